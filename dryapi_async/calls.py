@@ -1,0 +1,181 @@
+"""Calls are sentences: nothing is sent until one is finished, and finishing it again sends nothing again."""
+
+import asyncio
+import warnings
+from collections.abc import Coroutine, Generator
+from math import inf
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+
+from dryapi_async.config import DEFAULT_TIMEOUT
+from dryapi_async.engine import Engine, deadline_after
+from dryapi_async.errors import ClientClosedError, RequestTimeoutError
+from dryapi_async.io.exchange import Trail
+from dryapi_async.job import EngineSource, Job
+from dryapi_async.operations.base import JobOperation, Operation
+from dryapi_async.protocol.replies import read_request_id
+from dryapi_async.protocol.wire import Request, encode
+from dryapi_async.tracking.board import Poll
+
+if TYPE_CHECKING:
+    from dryapi_async.operations.results import Result
+
+T_co = TypeVar("T_co", covariant=True)
+R_co = TypeVar("R_co", covariant=True)
+
+_GRACE: Final = 0.1
+"""Seconds."""
+
+
+class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
+    """A request that is sent once, however often and by however many tasks it is finished.
+
+    It is a coroutine as well as an awaitable, so ``asyncio.create_task``, ``TaskGroup.create_task`` and ``gather`` take it. One that is
+    dropped untouched warns as a coroutine does.
+    """
+
+    def __init__(self, operation: Operation[Any], engine: EngineSource, *, timeout: float | None = DEFAULT_TIMEOUT) -> None:
+        self.operation = operation
+        self._engine = engine
+        self._timeout = timeout
+        self._touched = False
+        self._steps: Coroutine[Any, Any, T_co] | None = None
+        self._work: asyncio.Task[T_co] | None = None
+        self._trail = Trail()
+        self._finishers = 0
+        self._cutoff: asyncio.TimerHandle | None = None
+        self.__name__ = self.__qualname__ = operation.endpoint.slug
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.operation!r}>"
+
+    def __await__(self) -> Generator[Any, None, T_co]:
+        return self._finish(self._timeout).__await__()
+
+    def send(self, value: Any, /) -> Any:
+        """Run to the next suspension, as a coroutine does."""
+        return self._as_coroutine().send(value)
+
+    def throw(self, typ: Any, val: Any = None, tb: TracebackType | None = None, /) -> Any:
+        """Raise inside, as a coroutine does."""
+        return self._as_coroutine().throw(typ) if val is None and tb is None else self._as_coroutine().throw(typ, val, tb)
+
+    def close(self) -> None:
+        """Give the call up; what is on the wire is finished by the client."""
+        self._touched = True
+        if self._steps is not None:
+            self._steps.close()
+
+    def __del__(self) -> None:
+        if not self._touched:
+            warnings.warn(f"call {self.__name__!r} was never awaited: nothing was sent", RuntimeWarning, stacklevel=2, source=self)
+
+    def _as_coroutine(self) -> Coroutine[Any, Any, T_co]:
+        self._touched = True
+        if self._steps is None:
+            self._steps = self._finish(self._timeout)
+        return self._steps
+
+    async def _finish(self, timeout: float | None) -> T_co:
+        return await self._finish_by(deadline_after(timeout))
+
+    async def _finish_by(self, deadline: float) -> T_co:
+        """Send if nothing was sent, else wait for what was; the answer, or the error, is the same for all."""
+        self._touched = True
+        work = await self._join(deadline)
+        self._finishers += 1
+        # The work keeps its own deadline and says more when it ends by it, so it goes first.
+        patience = None if deadline == inf else deadline + _GRACE
+        time = asyncio.timeout_at(patience)
+        try:
+            async with time:
+                return await asyncio.shield(work)
+        except TimeoutError:
+            if not time.expired():
+                raise
+            if work.done():
+                return work.result()
+            raise self._late() from None
+        except asyncio.CancelledError:
+            if work.cancelled() and not _is_cancelling():
+                raise ClientClosedError(f"The client was closed before {self.__name__} was sent: nothing was billed.") from None
+            raise
+        finally:
+            self._finishers -= 1
+            if not self._finishers and not work.done():
+                self._leave(work)
+
+    async def _join(self, deadline: float) -> asyncio.Task[T_co]:
+        """Find the task that sends, or start it."""
+        if self._cutoff is not None:
+            self._cutoff.cancel()
+            self._cutoff = None
+        if self._work is not None and self._work.cancelling():
+            # It was given up before anything was sent; only its end tells for sure.
+            await asyncio.wait([self._work])
+        engine = self._engine()
+        if self._work is None or self._work.cancelled():
+            self._trail = Trail()
+            self._work = engine.start(self._run(engine, deadline), self._trail)
+        return self._work
+
+    def _leave(self, work: asyncio.Task[T_co]) -> None:
+        """Nobody waits any more: stop what wasn't sent; what may be billed goes on, and its answer is kept."""
+        if self._trail.may_be_billed:
+            engine = self._engine()
+            engine.adopt(work)
+            self._cutoff = engine.loop.call_later(engine.settings.timeouts.orphan, work.cancel)
+        else:
+            work.cancel()
+
+    def _late(self) -> RequestTimeoutError:
+        return RequestTimeoutError(
+            f"{self.__name__}: no answer within the time given. If it is on its way it isn't sent again: "
+            "finish the same call once more to go on waiting."
+        )
+
+    async def _run(self, engine: Engine, deadline: float) -> T_co:
+        raise TypeError(f"A call runs something on {engine!r} by {deadline!r}.")
+
+
+def _is_cancelling() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+class JobCall(Call[Job[R_co]]):
+    """A call that makes a paid job: await it for the `Job`, or finish it with ``.result()`` or ``.save()``."""
+
+    operation: JobOperation[R_co]
+
+    async def _run(self, engine: Engine, deadline: float) -> Job[R_co]:
+        call = encode(cast("Request", self.operation), webhook_url=engine.settings.webhook_url)
+        request_id = await engine.exchange.call(call, read_request_id, deadline=deadline, trail=self._trail)
+        return Job(request_id, type(self.operation), self._engine, submitted_at=engine.loop.time())
+
+    async def result(self, *, timeout: float | None = DEFAULT_TIMEOUT, poll: Poll = None) -> R_co:
+        """Submit, wait until the job is done, and give its result; ``timeout`` (seconds, None for ever) is over both.
+
+        Raises:
+            SubmissionUnknownError: The submit's answer was lost; it may have been billed and isn't repeated.
+            JobFailedError: The service says that the job failed.
+            JobTimeoutError: The time was over; the job goes on.
+        """
+        deadline = deadline_after(timeout)
+        job = await self._finish_by(deadline)
+        left = None if timeout is None else max(deadline - asyncio.get_running_loop().time(), 0.0)
+        return await job.result(timeout=left, poll=poll)
+
+    async def save(
+        self,
+        path: str | PathLike[str],
+        format: str | None = None,  # noqa: A002  the service's word
+        *,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        poll: Poll = None,
+    ) -> Path:
+        """Submit, wait, and write the result to disk, whole or not at all. Errors are those of `result` and of its ``save``."""
+        result = cast("Result", await self.result(timeout=timeout, poll=poll))
+        return await result.save(path, format)

@@ -1,0 +1,197 @@
+"""The client: its life, and a line for each operation."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import update_wrapper
+from inspect import Parameter, signature
+from ssl import SSLContext
+from types import MethodType, TracebackType
+from typing import Any, Generic, ParamSpec, Self, TypeVar, cast, overload
+
+import aiohttp
+
+from dryapi_async.calls import JobCall
+from dryapi_async.config import DEFAULT_TIMEOUT, Retry, Settings, Timeouts
+from dryapi_async.engine import Engine
+from dryapi_async.errors import ClientClosedError, ClientLoopError, ConfigurationError, InputError
+from dryapi_async.events import OnEvent
+from dryapi_async.job import Job, read_ticket
+from dryapi_async.operations import Img2Img, Txt2Img, job_class
+from dryapi_async.operations.base import JobOperation
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class job_method(Generic[P, R]):  # noqa: N801  it is written as a decorator is
+    """A client method made from a request class: its signature, its documentation, its result type."""
+
+    def __init__(self, operation: Callable[P, JobOperation[R]]) -> None:
+        self._operation = operation
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        operation = self._operation
+
+        def method(client: "Client", **fields: Any) -> JobCall[Any]:
+            return client.call(cast("Any", operation)(**fields))
+
+        update_wrapper(method, cast("Any", operation), assigned=("__doc__",), updated=())
+        method.__name__, method.__qualname__, method.__module__ = name, f"{owner.__name__}.{name}", owner.__module__
+        described = signature(operation)
+        me = Parameter("self", Parameter.POSITIONAL_OR_KEYWORD)
+        cast("Any", method).__signature__ = described.replace(parameters=[me, *described.parameters.values()], return_annotation="JobCall")
+        del cast("Any", method).__wrapped__
+        self._method = method
+
+    @overload
+    def __get__(self, client: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, client: "Client", owner: type) -> Callable[P, JobCall[R]]: ...
+    def __get__(self, client: "Client | None", owner: type) -> "Self | Callable[P, JobCall[R]]":
+        return self if client is None else cast("Callable[P, JobCall[R]]", MethodType(self._method, client))
+
+
+class Client:
+    """An async client of the dryAPI / deAPI inference service.
+
+    It opens at its first use, in ``async with`` or without, and belongs to the event loop of that use: one client per thread. A client
+    made at import time serves one ``asyncio.run`` after another.
+
+    Args:
+        api_key: The account's key; else DRYAPI_API_KEY.
+        base_url: The service's host; else DRYAPI_BASE_URL, else `DRYAPI_URL`. Plain http is refused but for loopback or ``allow_http``.
+        max_in_flight: Transfers (submits, downloads) at once; status reads and waits take no slot.
+        timeouts: Seconds for each part of a request.
+        retry: What may be sent again, and how often.
+        pool_size: Connections; raised to ``max_in_flight`` if smaller. Of a given connector its own limit counts.
+        poll: Seconds between status reads of a job; None is the learned cadence.
+        webhook_url: A default for all submits.
+        storage_hosts: Hosts whose results are taken over http or from private addresses.
+        allow_http: Send the key over plain http to a host that isn't this machine.
+        proxy: A proxy's URL; else the environment's.
+        ssl: A context of your own, for private CAs.
+        session: Its connector and trace configs are used; it isn't closed.
+        connector: Used, and not closed.
+        on_event: Told typed events (``dryapi_async.events``); what it raises is logged and breaks nothing.
+
+    Raises:
+        ConfigurationError: No key, a bad URL, an option out of range.
+    """
+
+    def __init__(  # noqa: PLR0913  each is an option that a user may need
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        max_in_flight: int = 16,
+        timeouts: Timeouts | None = None,
+        retry: Retry | None = None,
+        pool_size: int = 100,
+        poll: float | None = None,
+        webhook_url: str | None = None,
+        storage_hosts: Sequence[str] = (),
+        allow_http: bool = False,
+        proxy: str | None = None,
+        ssl: SSLContext | None = None,
+        session: aiohttp.ClientSession | None = None,
+        connector: aiohttp.BaseConnector | None = None,
+        on_event: OnEvent | None = None,
+    ) -> None:
+        self.settings = Settings.load(
+            api_key=api_key,
+            base_url=base_url,
+            max_in_flight=max_in_flight,
+            timeouts=timeouts,
+            retry=retry,
+            pool_size=pool_size,
+            poll=poll,
+            webhook_url=webhook_url,
+            storage_hosts=storage_hosts,
+            allow_http=allow_http,
+            proxy=proxy,
+        )
+        if session is not None and connector is not None:
+            raise ConfigurationError("Give a session or a connector, not both: of a session only the connector is used.")
+        self._ssl = ssl
+        self._session = session
+        self._connector = connector
+        self._on_event = on_event
+        self._bound: Engine | None = None
+        self._closed = False
+        self._closing: asyncio.Task[None] | None = None
+
+    txt2img = job_method(Txt2Img)
+    img2img = job_method(Img2Img)
+
+    def call(self, operation: JobOperation[R], *, timeout: float | None = DEFAULT_TIMEOUT) -> JobCall[R]:
+        """Make a call from a request: nothing is sent until it is finished (``await``, ``.result()``, ``.save()``).
+
+        ``timeout`` is seconds over the submit with its retries and waits, for ``await``; None is no deadline.
+        """
+        if not isinstance(operation, JobOperation):  # pyright: ignore[reportUnnecessaryIsInstance]  untyped callers
+            raise InputError(f"call() takes a request such as Txt2Img(...), not {type(operation).__name__}.")
+        return JobCall(operation, self._engine, timeout=timeout)
+
+    @overload
+    def job(self, ticket: str, operation: type[JobOperation[R]]) -> Job[R]: ...
+    @overload
+    def job(self, ticket: str, operation: None = None) -> Job[Any]: ...
+    def job(self, ticket: str, operation: type[JobOperation[R]] | None = None) -> Job[R] | Job[Any]:
+        """Take a job up again by its ticket; nothing is sent. Without its class, the class is found by the ticket's slug.
+
+        Raises:
+            InputError: No ticket, one of another operation, or of none that is known.
+        """
+        slug, request_id = read_ticket(ticket)
+        found = operation or job_class(slug)
+        if found is None:
+            raise InputError(f"{ticket!r} is a ticket of no operation known here ({slug!r}).")
+        if found.endpoint.slug != slug:
+            raise InputError(f"{ticket!r} is a ticket of {slug!r}, not of {found.__name__}.")
+        return Job(request_id, found, self._engine)
+
+    @property
+    def orphans(self) -> tuple[Job[Any], ...]:
+        """Jobs whose submit was cancelled on its way and accepted all the same: they are paid for. Bounded to the newest 1,000."""
+        return () if self._bound is None else tuple(self._bound.orphans)
+
+    def _engine(self) -> Engine:
+        """Find what serves the running loop, or open it.
+
+        Raises:
+            ClientClosedError: The client was closed.
+            ClientLoopError: It serves another loop that still runs.
+        """
+        if self._closed:
+            raise ClientClosedError("The client is closed: make a new one. Jobs go on at the service; their tickets stay good.")
+        loop = asyncio.get_running_loop()
+        if self._bound is not None:
+            if self._bound.loop is loop:
+                return self._bound
+            if not self._bound.loop.is_closed():
+                raise ClientLoopError("The client belongs to another event loop that isn't closed: make one client per loop and thread.")
+        self._bound = Engine(self.settings, session=self._session, connector=self._connector, ssl=self._ssl, on_event=self._on_event)
+        return self._bound
+
+    async def __aenter__(self) -> Self:
+        self._engine()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the client: waits end in ClientClosedError, submits on the wire are listened to for ``Timeouts.orphan`` seconds.
+
+        It doesn't wait for jobs: they go on at the service. Closing again is harmless.
+        """
+        self._closed = True
+        engine = self._bound
+        if engine is None or engine.loop is not asyncio.get_running_loop():
+            return
+        if self._closing is None:
+            self._closing = engine.loop.create_task(engine.close())
+        await asyncio.shield(self._closing)
+
+    def __repr__(self) -> str:
+        return f"<Client {self.settings.base_url}{' closed' if self._closed else ''}>"

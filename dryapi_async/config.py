@@ -1,0 +1,164 @@
+"""What a client is told once: key, hosts, time-outs, retry. Plain data, checked when it is made."""
+
+import os
+from collections.abc import Mapping
+from ipaddress import ip_address
+from math import isfinite
+from typing import Final
+from urllib.parse import urlsplit
+
+from attrs import field, frozen
+
+from dryapi_async.errors import ConfigurationError
+
+DRYAPI_URL: Final = "https://api.dryapi.dev"
+"""The dryAPI host, the default."""
+DEAPI_URL: Final = "https://api.deapi.ai"
+"""The deAPI host: the same wire API under another brand."""
+
+DEFAULT_TIMEOUT: Final = 900.0
+"""Seconds that every wait is given where the user names none."""
+
+
+def _check_seconds(name: str, seconds: float | None, *, zero: bool = False) -> None:
+    """Refuse a number of seconds that can't be waited for."""
+    if seconds is not None and not (is_finite_number(seconds) and (seconds > 0 or (zero and seconds == 0))):
+        raise ConfigurationError(f"{name} must be a positive number of seconds, not {seconds!r}.")
+
+
+def is_finite_number(value: object) -> bool:
+    """Say whether a value is a number that can be reckoned with; True and False aren't."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+def _check_count(name: str, count: int, *, least: int = 1) -> None:
+    if not is_finite_number(count) or int(count) != count or count < least:
+        raise ConfigurationError(f"{name} must be a whole number of at least {least}, not {count!r}.")
+
+
+@frozen(kw_only=True)
+class Timeouts:
+    """How long each part of a request may take, in seconds; None is for ever."""
+
+    connect: float | None = 10.0
+    """Name look-up, TCP and TLS."""
+    pool: float | None = 60.0
+    """Waiting for one of ``pool_size`` connections."""
+    idle: float | None = 60.0
+    """No byte in either direction: a transfer that moves, however slowly, isn't cut."""
+    total: float | None = None
+    """One whole request. Transfers have none unless asked."""
+    keepalive: float = 4.0
+    """An unused connection is kept this long: below every server seen, so that a submit doesn't race its closing."""
+    orphan: float = 30.0
+    """A cancelled submit that is on the wire is listened to this much longer, so that a paid job isn't lost."""
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what can't be waited for."""
+        for name in ("connect", "pool", "idle", "total"):
+            _check_seconds(f"Timeouts.{name}", getattr(self, name))
+        _check_seconds("Timeouts.keepalive", self.keepalive, zero=True)
+        _check_seconds("Timeouts.orphan", self.orphan, zero=True)
+
+
+@frozen(kw_only=True)
+class Retry:
+    """What may be sent again, and how often. A submit is repeated only where the service can't have accepted it."""
+
+    attempts: int = 4
+    """Every request of one call, 429s included; 1 is exactly one request."""
+    max_retry_after: float = 120.0
+    """Seconds: a 429 that asks for more raises RateLimitError at once."""
+    polls: int = 10
+    """Failed status reads in a row that end a wait."""
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what can't be counted."""
+        _check_count("Retry.attempts", self.attempts)
+        _check_count("Retry.polls", self.polls)
+        _check_seconds("Retry.max_retry_after", self.max_retry_after, zero=True)
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether a host name or address means this machine."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _read_base_url(given: str, *, allow_http: bool) -> str:
+    """Cut a base URL down to scheme, host, port and the path before ``/api/v1``."""
+    try:
+        parts = urlsplit(given.strip())
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigurationError(f"base_url {given!r} is no URL: {error}.") from error
+    if parts.scheme not in {"https", "http"} or not host:
+        raise ConfigurationError(f"base_url {given!r} must be a whole URL such as {DRYAPI_URL}.")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ConfigurationError("base_url must have no user, query or fragment: the key goes into api_key or DRYAPI_API_KEY.")
+    if parts.scheme == "http" and not (allow_http or is_loopback(host)):
+        raise ConfigurationError(f"base_url {given!r} would send the key unencrypted: use https, or say allow_http=True.")
+    path = parts.path.rstrip("/")
+    for ending in ("/client", "/v1", "/api"):
+        path = path.removesuffix(ending).rstrip("/")
+    return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def _read_key(given: str) -> str:
+    """Check a key, and strip the prefix that belongs to the OpenAI-compatible gateway only."""
+    key = given.strip().removeprefix("dpn-sk-")
+    if not key:
+        raise ConfigurationError("No API key: set DRYAPI_API_KEY or give Client(api_key=...). The simulator takes the key that it prints.")
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigurationError("The API key has characters that no header can carry: copy it again from the dashboard.")
+    return key
+
+
+@frozen(kw_only=True)
+class Settings:
+    """Everything a client is told that is plain data; the key is in no repr."""
+
+    api_key: str = field(repr=False)
+    base_url: str = DRYAPI_URL
+    max_in_flight: int = 16
+    timeouts: Timeouts = Timeouts()
+    retry: Retry = Retry()
+    pool_size: int = 100
+    poll: float | None = None
+    webhook_url: str | None = None
+    storage_hosts: tuple[str, ...] = ()
+    proxy: str | None = field(default=None, repr=False)
+    allow_http: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        """Check each option, and normalise key, URL and pool."""
+        object.__setattr__(self, "api_key", _read_key(self.api_key))
+        object.__setattr__(self, "base_url", _read_base_url(self.base_url, allow_http=self.allow_http))
+        _check_count("max_in_flight", self.max_in_flight)
+        _check_count("pool_size", self.pool_size)
+        object.__setattr__(self, "pool_size", max(self.pool_size, self.max_in_flight))
+        _check_seconds("poll", self.poll, zero=True)
+        if isinstance(self.storage_hosts, str):
+            raise ConfigurationError(f"storage_hosts must be a tuple of host names: write ({self.storage_hosts!r},).")
+        object.__setattr__(self, "storage_hosts", tuple(host.lower() for host in self.storage_hosts))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether base_url is this machine: then results over http and from private addresses are taken."""
+        return is_loopback(urlsplit(self.base_url).hostname or "")
+
+    @classmethod
+    def load(cls, *, environ: Mapping[str, str] | None = None, **given: object) -> "Settings":
+        """Make settings from what is given, then the environment, then the defaults. None counts as not given."""
+        environ = os.environ if environ is None else environ
+        options = {name: value for name, value in given.items() if value is not None}
+        options.setdefault("api_key", environ.get("DRYAPI_API_KEY", ""))
+        options.setdefault("base_url", environ.get("DRYAPI_BASE_URL") or DRYAPI_URL)
+        for name in ("api_key", "base_url"):
+            if not isinstance(options[name], str):
+                raise ConfigurationError(f"{name} must be a str, not {type(options[name]).__name__}.")
+        return cls(**options)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  each option is checked above

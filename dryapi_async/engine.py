@@ -1,0 +1,127 @@
+"""What a client owns while it is bound to one event loop: connections, threads, the watcher, the submits that are out."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import suppress
+from math import inf
+from ssl import SSLContext
+from typing import Any, Final, TypeVar
+
+import aiohttp
+
+from dryapi_async.config import Settings, is_finite_number
+from dryapi_async.errors import ConfigurationError
+from dryapi_async.events import OnEvent
+from dryapi_async.io.downloads import Downloads
+from dryapi_async.io.exchange import Exchange, Trail
+from dryapi_async.io.http import Http
+from dryapi_async.io.threads import FileThreads
+from dryapi_async.protocol.status import Update, read_update
+from dryapi_async.protocol.wire import status_call
+from dryapi_async.tracking.watcher import Watcher
+
+logger = logging.getLogger("dryapi_async")
+T = TypeVar("T")
+
+MOST_ORPHANS: Final = 1000
+"""Jobs whose submitter went away that are kept for who asks."""
+
+
+class Engine:
+    """One life of a client: from its first use on a loop to ``close()``, or to that loop's end."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        session: aiohttp.ClientSession | None,
+        connector: aiohttp.BaseConnector | None,
+        ssl: SSLContext | None,
+        on_event: OnEvent | None,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.settings = settings
+        self.threads = FileThreads()
+        self.http = Http(settings, session=session, connector=connector, ssl=ssl)
+        self.exchange = Exchange(self.http, self.threads, settings, on_event)
+        self.watcher = Watcher(settings, self.read_status_once, self.exchange.tell)
+        self.downloads = Downloads(self.http, self.threads, self.exchange, self.read_status)
+        self._work: dict[asyncio.Task[Any], Trail] = {}
+        self.orphans: deque[Any] = deque(maxlen=MOST_ORPHANS)
+        self._keeper = _keep(self.http, self.threads)
+        # Its first step doesn't wait, so it can be taken here: it registers the generator with the loop, which closes it at its own end.
+        with suppress(StopIteration):
+            self._keeper.__anext__().send(None)
+
+    def start(self, work: Coroutine[Any, Any, T], trail: Trail) -> asyncio.Task[T]:
+        """Run a call in a task of the engine's own: who waits for it may be cancelled, the payment isn't."""
+        task = self.loop.create_task(work)
+        self._work[task] = trail
+        task.add_done_callback(self._forget)
+        return task
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        del self._work[task]
+        if not task.cancelled():
+            task.exception()
+
+    def adopt(self, task: asyncio.Task[Any]) -> None:
+        """Keep what becomes of a submit that nobody waits for any more."""
+        task.add_done_callback(self._keep_orphan)
+
+    def _keep_orphan(self, task: asyncio.Task[Any]) -> None:
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is None:
+            self.orphans.append(task.result())
+            logger.warning("a cancelled submit was accepted: %r is kept in client.orphans", task.result())
+        else:
+            logger.warning("a cancelled submit ended with %s: %s", type(error).__name__, error)
+
+    async def read_status(self, request_id: str) -> Update:
+        """Read a job's status, repeated as any reading is."""
+        return await self.exchange.call(status_call(request_id), read_update)
+
+    async def read_status_once(self, request_id: str) -> Update:
+        """Read a job's status with one request: the watcher repeats by its own rule."""
+        return await self.exchange.call(status_call(request_id), read_update, attempts=1)
+
+    async def close(self) -> None:
+        """End all waits, let submits that are on the wire finish for ``Timeouts.orphan`` seconds, then cut and close."""
+        await self.watcher.close()
+        for task, trail in self._work.items():
+            if not trail.may_be_billed:
+                task.cancel()
+        work = list(self._work)
+        if work:
+            _, late = await asyncio.wait(work, timeout=self.settings.timeouts.orphan)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
+        await self._keeper.aclose()
+
+
+async def _keep(http: Http, threads: FileThreads) -> AsyncGenerator[None, None]:
+    """Hold connections and threads; a loop that ends closes its generators, and so these."""
+    try:
+        yield
+    finally:
+        threads.close()
+        await http.close()
+
+
+def deadline_after(seconds: float | None) -> float:
+    """Turn a user's timeout into loop time; None, which must be written out, is no deadline.
+
+    Raises:
+        ConfigurationError: It is no number of seconds.
+    """
+    if seconds is None:
+        return inf
+    if not is_finite_number(seconds) or seconds < 0:
+        raise ConfigurationError(f"timeout must be a number of seconds, or None for no deadline, not {seconds!r}.")
+    return asyncio.get_running_loop().time() + seconds

@@ -1,0 +1,253 @@
+"""The connections of one client on one loop: a single request at a time, no opinion about what to do with its outcome."""
+
+import asyncio
+from collections.abc import Mapping
+from ssl import SSLContext
+from typing import Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]  # the stubs know it under Darwin only
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from attrs import frozen
+from yarl import URL
+
+from dryapi_async.config import Retry, Settings
+from dryapi_async.errors import ConfigurationError, ConnectError, PoolTimeoutError, RequestTimeoutError, ResponseError, TransportError
+from dryapi_async.io.uploads import Body
+from dryapi_async.protocol.links import LinkRules, is_private, mask
+from dryapi_async.protocol.wire import WireCall
+from dryapi_async.version import __version__
+
+MOST_ANSWER_BYTES: Final = 128 * 1024 * 1024
+"""An answer of the API that is longer isn't one: the longest by contract is about 46 MB (2,048 embeddings)."""
+USER_AGENT: Final = f"dryapi-async/{__version__} aiohttp/{aiohttp.__version__}"
+
+
+@frozen(kw_only=True)
+class Answer:
+    """One whole answer; header names are lower-case."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
+@frozen(kw_only=True)
+class Broken:
+    """No usable answer. ``sent`` is whether a byte of the request may have left, ``phase`` where it broke, ``cause`` why, in words."""
+
+    sent: bool
+    phase: str
+    cause: str
+    error: TransportError
+
+
+class PrivateAddressError(OSError):
+    """A result host's name leads into a private network."""
+
+
+class GuardedResolver(AbstractResolver):
+    """Looks names up, and refuses private addresses for hosts that nobody vouched for: a result link mustn't reach into this network."""
+
+    def __init__(self, inner: AbstractResolver, rules: LinkRules, known: frozenset[str]) -> None:
+        self._inner = inner
+        self._rules = rules
+        self._known = known
+
+    async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
+        """Look a name up."""
+        found = await self._inner.resolve(host, port, family)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  passed on as given
+        if host.lower() not in self._known and not self._rules.trusts(host):
+            for one in found:
+                if is_private(one["host"]):
+                    raise PrivateAddressError(f"{host} is at the private address {one['host']}")
+        return found
+
+    async def close(self) -> None:
+        """Close the inner resolver."""
+        await self._inner.close()
+
+
+class Gate:
+    """As many holders as the pool has connections; waiting for a place has a time-out and an error of its own."""
+
+    def __init__(self, places: int, seconds: float | None) -> None:
+        self._semaphore = asyncio.Semaphore(places)
+        self._places = places
+        self._seconds = seconds
+
+    async def __aenter__(self) -> None:
+        """Take a place.
+
+        Raises:
+            PoolTimeoutError: None came free in time.
+        """
+        if not self._semaphore.locked():
+            await self._semaphore.acquire()
+            return
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._semaphore.acquire()
+        except TimeoutError:
+            raise PoolTimeoutError(
+                f"All {self._places} connections stayed busy for {self._seconds:g} s: nothing was sent. Raise pool_size, or send less."
+            ) from None
+
+    async def __aexit__(self, *_: object) -> None:
+        """Give the place back."""
+        self._semaphore.release()
+
+
+class Http:
+    """Opens connections, sends one request, reads one answer. The key goes to the API's origin only."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        session: aiohttp.ClientSession | None = None,
+        connector: aiohttp.BaseConnector | None = None,
+        ssl: SSLContext | None = None,
+    ) -> None:
+        self._settings = settings
+        self._rules = LinkRules(local=settings.is_local, hosts=settings.storage_hosts)
+        self._ssl = ssl if ssl is not None else True
+        given = connector if session is None else session.connector
+        if session is not None and session.closed:
+            raise ConfigurationError("The given session is closed: give an open one, or none.")
+        limit = settings.pool_size if given is None else given.limit or settings.pool_size
+        if limit < settings.max_in_flight:
+            raise ConfigurationError(f"The connector's limit of {limit} is below max_in_flight={settings.max_in_flight}: raise it.")
+        self.session = self._open_session(given, [] if session is None else session.trace_configs)
+        self.gate = Gate(limit, settings.timeouts.pool)
+        times = settings.timeouts
+        self._timeout = aiohttp.ClientTimeout(total=times.total, connect=times.connect, sock_connect=times.connect, sock_read=times.idle)
+        self._headers = {
+            "Authorization": f"Bearer {settings.api_key}",
+            "Accept": "application/json",
+            "User-Agent": USER_AGENT,
+        }
+
+    @property
+    def rules(self) -> LinkRules:
+        """Where results may come from."""
+        return self._rules
+
+    def _open_session(self, given: aiohttp.BaseConnector | None, traces: list[aiohttp.TraceConfig]) -> aiohttp.ClientSession:
+        connector = given or aiohttp.TCPConnector(
+            limit=self._settings.pool_size,
+            keepalive_timeout=self._settings.timeouts.keepalive,
+            resolver=GuardedResolver(aiohttp.DefaultResolver(), self._rules, self._known_hosts()),
+        )
+        # Cookies, .netrc and proxies of the environment stay out of the session: nothing may add credentials to a request to storage.
+        return aiohttp.ClientSession(
+            connector=connector, connector_owner=given is None, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, trace_configs=traces
+        )
+
+    def _known_hosts(self) -> frozenset[str]:
+        hosts = {
+            urlsplit(url).hostname for url in (self._settings.base_url, self._settings.proxy, *getproxies_environment().values()) if url
+        }
+        return frozenset(host.lower() for host in hosts if host)
+
+    def _proxy_for(self, url: URL) -> str | None:
+        """Find the proxy of one request: the user's, else the environment's."""
+        if self._settings.proxy is not None:
+            return self._settings.proxy
+        proxies = getproxies_environment()
+        if not proxies or proxy_bypass_environment(url.host or "", proxies):
+            return None
+        return proxies.get(url.scheme) or proxies.get("all")
+
+    async def send(self, call: WireCall, body: Body | None = None, *, seconds_left: float | None = None) -> Answer | Broken:
+        """Send one request to the API and read the whole answer. Cancellation passes through; every other end is returned."""
+        try:
+            async with self.gate:
+                return await self._send(call, body, seconds_left)
+        except PoolTimeoutError as error:
+            return Broken(sent=False, phase="connecting", cause="no free connection", error=error)
+
+    async def _send(self, call: WireCall, body: Body | None, seconds_left: float | None) -> Answer | Broken:
+        status: int | None = None
+        headers: Mapping[str, str] = {}
+        try:
+            async with asyncio.timeout(seconds_left):
+                async with self.session.request(
+                    call.method,
+                    self._url(call),
+                    data=body,
+                    headers=self._headers,
+                    timeout=self._timeout,
+                    allow_redirects=False,
+                    ssl=self._ssl,
+                    proxy=self._proxy_for(self._url(call)),
+                ) as response:
+                    status, headers = response.status, _lower(response.headers)
+                    return Answer(status=status, headers=headers, content=await _read_whole(response))
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            if status is not None and status >= 400:  # noqa: PLR2004  a refusal is decided by its status; its words may be lost
+                return Answer(status=status, headers=headers, content=b"")
+            return self._break(call, body, status, error)
+
+    def _url(self, call: WireCall) -> URL:
+        url = URL(self._settings.base_url + call.path, encoded=True)
+        return url.with_query(call.query) if call.query else url
+
+    def _break(self, call: WireCall, body: Body | None, status: int | None, error: Exception) -> Broken:
+        """Read what an exception says: whether anything was sent, where it broke, and the error it is for a reading."""
+        sent = body.sent if body is not None else not isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+        phase = "reading" if status is not None else _phase(body) if sent else "connecting"
+        cause = mask(f"{type(error).__name__}: {error}".rstrip(": "))
+        if body is not None and body.error is not None:
+            cause = str(body.error)
+        where = urlsplit(self._settings.base_url).netloc
+        if not sent:
+            text = f"{call.name}: no connection to {where} ({cause}), nothing was sent. Check base_url and the network, then try again."
+            return Broken(sent=False, phase=phase, cause=cause, error=ConnectError(text))
+        if isinstance(error, TimeoutError):
+            wrong: type[TransportError] = RequestTimeoutError
+        elif status is not None or isinstance(error, aiohttp.ClientResponseError):
+            wrong = ResponseError
+        else:
+            wrong = TransportError
+        return Broken(sent=True, phase=phase, cause=cause, error=wrong(f"{call.name}: no usable answer from {where} ({cause}). Try again."))
+
+    @property
+    def retry(self) -> Retry:
+        """What may be sent again."""
+        return self._settings.retry
+
+    async def fetch(self, url: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        """Ask any host for a file: without the key, without following redirects. The caller holds the gate, and releases the answer."""
+        return await self.session.get(
+            url, headers=headers, timeout=self._timeout, allow_redirects=False, ssl=self._ssl, proxy=self._proxy_for(url)
+        )
+
+    async def close(self) -> None:
+        """Close the connections that are ours; a given session or connector stays open."""
+        await self.session.close()
+
+
+def _phase(body: Body | None) -> str:
+    return "waiting" if body is None or body.whole else "sending"
+
+
+def _lower(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
+async def _read_whole(response: aiohttp.ClientResponse) -> bytes:
+    """Read an answer whole, up to the longest that can be one."""
+    length = response.content_length
+    if length is not None and length <= MOST_ANSWER_BYTES:
+        return await response.read()
+    pieces: list[bytes] = []
+    total = 0
+    async for piece in response.content.iter_any():
+        total += len(piece)
+        if total > MOST_ANSWER_BYTES:
+            response.close()
+            raise aiohttp.ClientPayloadError(f"more than {MOST_ANSWER_BYTES} bytes")
+        pieces.append(piece)
+    return b"".join(pieces)

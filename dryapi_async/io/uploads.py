@@ -1,0 +1,198 @@
+"""Bodies of requests: they know their exact length, and whether a byte of the request may have left."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final, cast
+
+from aiohttp import Payload
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_writer import StreamWriter
+
+from dryapi_async.errors import DryAPIError, SourceError
+from dryapi_async.io.sources import Looked, Reader, source_changed
+from dryapi_async.io.threads import FileThreads
+from dryapi_async.protocol.media import OCTETS, match_name, sniff, type_of_name
+from dryapi_async.protocol.multipart import Layout, SizedFile, lay_out
+from dryapi_async.protocol.wire import FilePart, TextPart
+
+PIECE_BYTES: Final = 256 * 1024
+"""Read from disk at once: fewer thread hops than smaller ones, and no longer stall of the loop than larger ones."""
+
+Progress = Callable[[int, int], None]
+"""Told the bytes sent so far, and all there are."""
+
+
+class Body(Payload):
+    """A body that watches itself: ``sent`` is whether a byte of the request may have left, ``whole`` whether all did."""
+
+    _autoclose = True
+
+    def __init__(self, content_type: str, size: int, *, idle: float | None) -> None:
+        super().__init__(None, content_type=content_type)
+        self._size = size
+        self._idle = idle
+        self.sent = False
+        self.whole = False
+        self.error: DryAPIError | None = None
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:  # noqa: ARG002  the base class's signature
+        """Refuse: a body is streamed, never shown."""
+        raise TypeError("A streamed body isn't text.")
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Send the body; aiohttp calls this where it has no length to give."""
+        await self.write_with_length(writer, None)
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:  # noqa: ARG002  it is our own size
+        """Send the body, noting when the first byte of the request leaves."""
+        stream = cast("StreamWriter", writer)
+        self.sent = stream.output_size > 0
+        try:
+            await self._send(stream)
+        except DryAPIError as error:
+            self.error = error
+            raise
+        self.whole = True
+
+    async def _send(self, stream: StreamWriter) -> None:
+        raise TypeError(f"A body sends something to {stream!r}.")
+
+    async def _put(self, stream: StreamWriter, piece: bytes | memoryview) -> None:
+        """Hand a piece to the socket and wait until it takes more; a peer that takes nothing for the idle time ends it."""
+        # The write itself fails only where the transport is closed already, with nothing sent; waiting can fail after bytes have left.
+        await stream.write(piece, drain=False)
+        self.sent = True
+        if stream.buffer_size > 0:
+            async with asyncio.timeout(self._idle):
+                await stream.drain()
+            stream.buffer_size = 0
+
+
+class TextBody(Body):
+    """A body that is in memory: JSON."""
+
+    def __init__(self, content: bytes, *, idle: float | None) -> None:
+        super().__init__("application/json", len(content), idle=idle)
+        self._content = content
+
+    async def _send(self, stream: StreamWriter) -> None:
+        await self._put(stream, self._content)
+
+
+class FormBody(Body):
+    """A form with files, streamed from where they are: one piece in memory at a time."""
+
+    def __init__(
+        self, layout: Layout, readers: Sequence[Reader], threads: FileThreads, *, idle: float | None, progress: Progress | None
+    ) -> None:
+        super().__init__(layout.content_type, layout.length, idle=idle)
+        self._layout = layout
+        self._readers = readers
+        self._threads = threads
+        self._progress = progress
+        self._sent_bytes = 0
+
+    async def _send(self, stream: StreamWriter) -> None:
+        *heads, last = self._layout.heads
+        for head, size, reader in zip(heads, self._layout.sizes, self._readers, strict=True):
+            await self._put(stream, head)
+            await self._send_file(stream, reader, size)
+        await self._put(stream, last)
+
+    async def _put(self, stream: StreamWriter, piece: bytes | memoryview) -> None:
+        await super()._put(stream, piece)
+        self._sent_bytes += len(piece)
+        if self._progress is not None:
+            self._progress(self._sent_bytes, self._layout.length)
+
+    async def _send_file(self, stream: StreamWriter, reader: Reader, size: int) -> None:
+        if reader.one_shot:
+            reader.spend()
+        if reader.pieces is not None:
+            await self._send_pieces(stream, reader, size)
+            return
+        position = 0
+        while position < size:
+            piece = await self._threads.start(reader.read, position, PIECE_BYTES)
+            await self._put(stream, piece)
+            position += len(piece)
+
+    async def _send_pieces(self, stream: StreamWriter, reader: Reader, size: int) -> None:
+        """Send what an async iterable gives, held to the size that was announced."""
+        left = size
+        async for piece in reader.pieces or ():  # type: ignore[union-attr]  # pyright: ignore[reportGeneralTypeIssues]  one that is there
+            if len(piece) > left:
+                raise source_changed(reader.label, size)
+            left -= len(piece)
+            for start in range(0, len(piece), PIECE_BYTES):
+                await self._put(stream, memoryview(piece)[start : start + PIECE_BYTES])
+        if left:
+            raise source_changed(reader.label, size)
+
+
+class Upload:
+    """The files of one call: opened anew for each attempt, so that every attempt sends the same bytes or refuses."""
+
+    def __init__(self, parts: Sequence[TextPart | FilePart], threads: FileThreads) -> None:
+        self._parts = parts
+        self._threads = threads
+        self._readers = [Reader(part.source) for part in parts if isinstance(part, FilePart)]
+        self._opened = False
+
+    async def open(self, boundary: str, *, idle: float | None, progress: Progress | None = None) -> FormBody:
+        """Open the files, look at them, and lay the form out.
+
+        Raises:
+            SourceError: Names the file and the rule it breaks; nothing was sent.
+        """
+        if self._opened:
+            self._readers = [self._renew(reader) for reader in self._readers]
+        self._opened = True
+        readers = iter(self._readers)
+        sized: list[TextPart | SizedFile] = []
+        for part in self._parts:
+            if isinstance(part, TextPart):
+                sized.append(part)
+            else:
+                reader = next(readers)
+                sized.append(size_up(part, reader, await self._threads.start(reader.open)))
+        return FormBody(lay_out(sized, boundary), self._readers, self._threads, idle=idle, progress=progress)
+
+    def _renew(self, reader: Reader) -> Reader:
+        """Make a reader for the next attempt; a one-shot source keeps its own, which knows whether it was read."""
+        if reader.one_shot:
+            return reader
+        self._threads.begin(reader.close)
+        return Reader(reader.file)
+
+    def close(self) -> None:
+        """Close the files, each after the read that is out; nothing is waited for."""
+        for reader in self._readers:
+            self._threads.begin(reader.close)
+
+
+def size_up(part: FilePart, reader: Reader, looked: Looked) -> SizedFile:
+    """Settle a file's name and type: what the user says, else its first bytes, else its name.
+
+    Raises:
+        SourceError: It isn't the kind of media that the field takes.
+    """
+    name = reader.file.name or looked.name
+    found = sniff(looked.head)
+    content_type = reader.file.content_type or found or (None if part.kind == "image" and looked.head else type_of_name(name))
+    if content_type is None and part.kind == "image":
+        raise SourceError(
+            f"{reader.label} is no image: {part.name} takes JPG, PNG, GIF, BMP or WebP, told by the first bytes. "
+            "If the service does take it, say File(..., content_type='image/...').",
+            source=reader.label,
+        )
+    content_type = content_type or OCTETS
+    if found is not None and reader.file.content_type is None and not _fits(part.kind, content_type):
+        raise SourceError(f"{reader.label} is {content_type}, but {part.name} takes {part.kind}.", source=reader.label)
+    return SizedFile(name=part.name, filename=match_name(name or part.kind, content_type), content_type=content_type, size=looked.size)
+
+
+def _fits(kind: str, content_type: str) -> bool:
+    """Say whether a type can stand in a field; sound and film share containers."""
+    family = content_type.partition("/")[0]
+    return family == kind or (kind in {"audio", "video"} and family in {"audio", "video"})

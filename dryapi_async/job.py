@@ -1,0 +1,155 @@
+"""A handle on one paid job: a small value that outlives the process as its ticket."""
+
+from collections.abc import AsyncIterator, Callable
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar, cast
+
+from dryapi_async.config import DEFAULT_TIMEOUT
+from dryapi_async.engine import Engine, deadline_after
+from dryapi_async.errors import ConfigurationError, InputError, JobFailedError, JobTimeoutError
+from dryapi_async.operations.base import JobOperation
+from dryapi_async.protocol.status import SUBMITTED, JobState, Update, fold
+from dryapi_async.tracking.board import Poll, Waiter
+
+if TYPE_CHECKING:
+    from dryapi_async.operations.results import Result
+
+R_co = TypeVar("R_co", covariant=True)
+EngineSource = Callable[[], Engine]
+
+
+class Job(Generic[R_co]):
+    """One job of the service, found by its ``request_id``.
+
+    ``id`` is the service's id, ``ticket`` the text to store anywhere: ``client.job(ticket)`` takes the job up again, in another process,
+    a week later. There is no cancel: the service has none, and the job is paid for.
+    """
+
+    __slots__ = ("__weakref__", "_engine", "_known", "_operation", "_submitted_at", "id")
+
+    def __init__(
+        self, request_id: str, operation: type[JobOperation[R_co]], engine: EngineSource, *, submitted_at: float | None = None
+    ) -> None:
+        self.id = request_id
+        self._operation = operation
+        self._engine = engine
+        self._submitted_at = submitted_at
+        self._known = SUBMITTED
+
+    @property
+    def ticket(self) -> str:
+        """``"<slug>:<request_id>"``."""
+        return f"{self._operation.endpoint.slug}:{self.id}"
+
+    def __repr__(self) -> str:
+        return f"<Job {self.ticket} {self._known.state.value}>"
+
+    async def status(self) -> Update:
+        """Read the status once: one request, on the account's budget of reads."""
+        update = await self._engine().read_status(self.id)
+        self._known = fold(self._known, update)
+        return update
+
+    async def updates(self, *, timeout: float | None = DEFAULT_TIMEOUT, poll: Poll = None) -> AsyncIterator[Update]:
+        """Stream what becomes of the job, from all sources, until it has ended; leaving the loop cancels nothing.
+
+        Progress never goes back, and a slow reader sees the newest state only. ``poll`` is seconds between reads (0: as fast as the
+        account allows), None the client's own cadence.
+
+        Raises:
+            JobTimeoutError: The ``timeout`` (seconds, None for ever) passed; the job goes on.
+            PollingFailedError: Too many reads failed in a row; the job goes on.
+        """
+        waiter = self._join(timeout, poll)
+        try:
+            while True:
+                update = await self._next(waiter, timeout)
+                yield update
+                if update.finished:
+                    return
+        finally:
+            self._engine().watcher.leave(waiter)
+
+    async def result(self, *, timeout: float | None = DEFAULT_TIMEOUT, poll: Poll = None) -> R_co:
+        """Wait until the job is done, and give its result.
+
+        ``timeout`` is seconds over everything (None for ever), ``poll`` as in `updates`.
+
+        Raises:
+            JobFailedError: The service says that it failed; ``code`` and ``reason`` are its words.
+            JobTimeoutError: The time was over; the job goes on and can be waited for again.
+            PollingFailedError: Too many reads failed in a row; the job goes on.
+        """
+        if not self._known.finished:
+            waiter = self._join(timeout, poll)
+            try:
+                while not self._known.finished:
+                    await self._next(waiter, timeout)
+            finally:
+                self._engine().watcher.leave(waiter)
+        if self._known.state is JobState.ERROR:
+            self._raise_failure()
+        return cast("R_co", self._operation.read_result(self.id, self._known, self._engine().downloads))
+
+    async def save(
+        self,
+        path: str | PathLike[str],
+        format: str | None = None,  # noqa: A002  the service's word
+        *,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        poll: Poll = None,
+    ) -> Path:
+        """Wait for the result and write it to disk, whole or not at all. The time-out is the wait's; the transfer has its idle time."""
+        result = cast("Result", await self.result(timeout=timeout, poll=poll))
+        return await result.save(path, format)
+
+    def _join(self, timeout: float | None, poll: Poll) -> Waiter:
+        if poll is False:
+            raise ConfigurationError("poll=False needs a webhook secret: without reads nothing else would ever tell a failure.")
+        if poll is not None and (isinstance(poll, bool) or not poll >= 0):
+            raise ConfigurationError(f"poll must be seconds between reads, 0 or more, not {poll!r}.")
+        engine = self._engine()
+        deadline = deadline_after(timeout)
+        return engine.watcher.join(self.id, self.ticket, submitted_at=self._submitted_at, known=self._known, poll=poll, deadline=deadline)
+
+    async def _next(self, waiter: Waiter, timeout: float | None) -> Update:
+        try:
+            self._known = fold(self._known, await waiter.next())
+        except TimeoutError:
+            known, reads = self._known, waiter.entry.reads
+            progress = "" if known.progress is None else f" at {known.progress:g} %"
+            raise JobTimeoutError(
+                f"Job {self.ticket} isn't done after {timeout or 0:g} s ({known.word}{progress}, {reads} reads). It goes on and is paid "
+                "for: wait again, or keep the ticket.",
+                request_id=self.id,
+                ticket=self.ticket,
+                state=known.state.value,
+                progress=known.progress,
+                reads=reads,
+                seconds=timeout or 0.0,
+            ) from None
+        return self._known
+
+    def _raise_failure(self) -> NoReturn:
+        known = self._known
+        words = ": ".join(word for word in (known.code, known.reason) if word) or "the service gives no reason"
+        raise JobFailedError(
+            f"Job {self.ticket} failed ({words}). Mend the request, or make a new call: this job's status won't change any more.",
+            request_id=self.id,
+            ticket=self.ticket,
+            code=known.code,
+            reason=known.reason,
+        )
+
+
+def read_ticket(ticket: str) -> tuple[str, str]:
+    """Split a ticket into slug and request_id.
+
+    Raises:
+        InputError: It isn't one.
+    """
+    slug, colon, request_id = ticket.partition(":")
+    if not (slug and colon and request_id) or not ticket.isprintable():
+        raise InputError(f"{ticket!r} is no ticket: it is '<slug>:<request_id>', as job.ticket gives it.")
+    return slug, request_id

@@ -1,0 +1,152 @@
+"""What every request class shares: it knows its endpoint, and refuses wrong types when it is made."""
+
+from collections.abc import Sequence
+from functools import cache
+from math import isfinite
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import attrs
+from attrs import frozen
+
+from dryapi_async.errors import InputError
+from dryapi_async.operations.results import Door, Result
+from dryapi_async.protocol.endpoint import Endpoint
+from dryapi_async.protocol.files import check_source, describe
+from dryapi_async.protocol.status import Update
+from dryapi_async.protocol.untyped import is_sequence
+from dryapi_async.protocol.wire import FILE_KIND
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+@frozen(kw_only=True)
+class Lora:
+    """A style weight on top of a model. The service's own advice: leave LoRAs out of first tries."""
+
+    name: str
+    """Its name in the model's list of LoRAs."""
+    weight: float
+    """0 or more; 1 is its full strength."""
+
+
+class Operation(Generic[R_co]):
+    """A request as a value: hold it, log it, compare it, send it again. ``R_co`` is what finishing it gives."""
+
+    __slots__ = ()
+
+    endpoint: ClassVar[Endpoint]
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse wrong types and combinations before anything is sent.
+
+        Raises:
+            InputError: Names the field and what it takes.
+        """
+        cls: Any = type(self)
+        for name, (accepts, wanted) in _checks(cls).items():
+            value = getattr(self, name)
+            if not accepts(value):
+                raise InputError(f"{cls.__name__}: {name} must be {wanted}, not {_show(value)}.")
+        for name in _file_fields(cls):
+            value = getattr(self, name)
+            for source in () if value is None else value if is_sequence(value) else (value,):
+                check_source(f"{cls.__name__}: {name}", source)
+        self.check()
+
+    def check(self) -> None:
+        """Refuse combinations of fields that the service is known to refuse."""
+
+
+class JobOperation(Operation[R_co]):
+    """A request that makes a paid job."""
+
+    __slots__ = ()
+
+    result_type: ClassVar[type[Any]]
+    """The class of its results, a `Result`."""
+
+    @classmethod
+    def read_result(cls, request_id: str, update: Update, door: Door) -> Result:
+        """Make the result of a job that is done."""
+        result: Result = cls.result_type.from_update(request_id, update, door)
+        return result
+
+
+class Accepts(Protocol):
+    """Says whether a value fits a field."""
+
+    def __call__(self, value: object, /) -> bool:
+        """Say it."""
+        ...
+
+
+def _show(value: object) -> str:
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 60 else text[:60] + '…'}"  # noqa: PLR2004  a line of a message
+
+
+@cache
+def _file_fields(cls: Any) -> tuple[str, ...]:
+    return tuple(one.name for one in attrs.fields(cls) if FILE_KIND in one.metadata)
+
+
+@cache
+def _checks(cls: Any) -> dict[str, tuple[Accepts, str]]:
+    """Prepare a check for each field from its annotation, once per class."""
+    hints = get_type_hints(cls)
+    found: dict[str, tuple[Accepts, str]] = {}
+    for one in attrs.fields(cls):
+        if FILE_KIND not in one.metadata:
+            found[one.name] = _check_for(hints[one.name])
+        elif get_origin(_without_none(hints[one.name])) is Sequence:
+            found[one.name] = (_accepts_sources, "a list or tuple of sources")
+    return found
+
+
+def _without_none(hint: Any) -> Any:
+    """Take ``X`` out of ``X | None``."""
+    inner = [one for one in get_args(hint) if one is not NoneType]
+    return inner[0] if get_origin(hint) in {Union, UnionType} and len(inner) == 1 else hint
+
+
+def _accepts_sources(value: object, /) -> bool:
+    return value is None or is_sequence(value)
+
+
+def _check_for(hint: Any) -> tuple[Accepts, str]:
+    """Make a check and its words from one annotation."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in {Union, UnionType}:
+        checks = [_check_for(one) for one in arguments if one is not NoneType]
+        nullable = NoneType in arguments
+        words = " or ".join(said for _, said in checks) + (" or None" if nullable else "")
+        return (lambda value: (nullable and value is None) or any(accepts(value) for accepts, _ in checks)), words
+    if origin is Literal:
+        return (lambda value: value in arguments), f"one of {', '.join(map(repr, arguments))}"
+    if origin is Sequence:
+        accepts, said = _check_for(arguments[0])
+        return (lambda value: is_sequence(value) and all(map(accepts, value))), f"a list or tuple, each {said}"
+    return _ATOMS.get(hint, (lambda value: isinstance(value, hint), hint.__name__))
+
+
+def _accepts_number(value: object, /) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+_ATOMS: dict[Any, tuple[Accepts, str]] = {
+    str: (lambda value: isinstance(value, str), "a str"),
+    bool: (lambda value: isinstance(value, bool), "True or False"),
+    int: (lambda value: isinstance(value, int) and not isinstance(value, bool), "an int"),
+    float: (_accepts_number, "a finite number"),
+}
+
+
+def file_field(kind: Literal["image", "audio", "video"], *, name: str | None = None) -> dict[str, Any]:
+    """Say in a field's metadata that it is a file of one kind, and its name on the wire where that differs."""
+    return {FILE_KIND: kind} | ({"dryapi_name": name} if name else {})
+
+
+def show_sources(value: object) -> str:
+    """Show a file field in a repr without its bytes."""
+    return f"[{', '.join(map(describe, value))}]" if is_sequence(value) else "None" if value is None else repr(describe(value))

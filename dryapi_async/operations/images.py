@@ -1,0 +1,90 @@
+"""Everything about images. Formats that are taken: JPG, PNG, GIF, BMP, WebP, 10 MB each (the service judges)."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from attrs import field, frozen
+
+from dryapi_async.errors import InputError
+from dryapi_async.operations.base import JobOperation, Lora, file_field, show_sources
+from dryapi_async.operations.results import Image
+from dryapi_async.protocol.endpoint import Price, job
+from dryapi_async.protocol.files import Source
+
+
+@frozen(kw_only=True)
+class Txt2Img(JobOperation[Image]):
+    """Make a picture from words.
+
+    Look the model up first (``client.models()``): sizes, steps and guidance have limits per model. Leave LoRAs out of first tries.
+    """
+
+    endpoint: ClassVar = job("txt2img", body="json", price=Price(body="json"))
+    result_type: ClassVar = Image
+
+    prompt: str
+    """What to draw."""
+    model: str
+    """The model's slug, such as ``Flux1schnell``."""
+    width: int
+    """Pixels; the model's limits and step apply."""
+    height: int
+    """Pixels; the model's limits and step apply."""
+    seed: int
+    """The same seed and request draw the same picture; -1 draws a random one."""
+    steps: int | None = None
+    """Inference steps; the schema wants them, models without ``supports_steps`` don't."""
+    guidance: float | None = None
+    """How strictly the prompt is followed; leave it out for models without ``supports_guidance``."""
+    negative_prompt: str | None = None
+    """What to keep out, for models that support it."""
+    loras: Sequence[Lora] = ()
+    """Style weights, from the model's own list."""
+    webhook_url: str | None = None
+    """Where news about the job are sent: https, at most 2048 characters. Overrides the client's and the account's."""
+
+
+@frozen(kw_only=True)
+class Img2Img(JobOperation[Image]):
+    """Make a picture from one or more pictures and words: exactly one of ``image`` and ``images``.
+
+    Look the model up first (``client.models()``): it limits how many pictures it takes (``max_input_images``, 1 when absent).
+    """
+
+    endpoint: ClassVar = job(
+        "img2img",
+        body="multipart",
+        price=Price(body="json", fields=frozenset({"prompt", "negative_prompt", "model", "loras", "guidance", "steps", "seed"})),
+    )
+    result_type: ClassVar = Image
+
+    prompt: str
+    """What to make of it."""
+    model: str
+    """The model's slug, such as ``QwenImageEdit_Plus_NF4``."""
+    steps: int
+    """Inference steps."""
+    seed: int
+    """The same seed and request draw the same picture; -1 draws a random one."""
+    image: Source | None = field(default=None, metadata=file_field("image"), repr=show_sources)
+    """The picture to start from: a path, bytes, a binary file, or ``File(...)``."""
+    images: Sequence[Source] | None = field(default=None, metadata=file_field("image", name="images[]"), repr=show_sources)
+    """Several pictures, for models that take more than one."""
+    guidance: float | None = None
+    """How strictly the prompt is followed."""
+    negative_prompt: str | None = None
+    """What to keep out, for models that support it."""
+    width: int | None = None
+    """Pixels; by default the first picture's."""
+    height: int | None = None
+    """Pixels; by default the first picture's."""
+    loras: Sequence[Lora] = ()
+    """Style weights, from the model's own list."""
+    webhook_url: str | None = None
+    """Where news about the job are sent: https, at most 2048 characters. Overrides the client's and the account's."""
+
+    def check(self) -> None:
+        """Take exactly one of image and images."""
+        if (self.image is None) == (not self.images):
+            given = "both" if self.images else "neither"
+            raise InputError(f"Img2Img takes exactly one of image and images, and got {given}: give image=... or images=[...].")

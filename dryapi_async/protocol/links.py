@@ -1,0 +1,83 @@
+"""Addresses: which may be asked for a result, and how they are shown."""
+
+import re
+from collections.abc import Collection
+from ipaddress import IPv6Address, ip_address
+from urllib.parse import urljoin, urlsplit
+
+from attrs import field, frozen
+
+from dryapi_async.errors import DownloadError
+
+
+@frozen(kw_only=True)
+class Link:
+    """One file of a result: its signed address, and what is needed to ask for a fresh one."""
+
+    request_id: str
+    format: str | None
+    """A key of the alternatives, or None for the file that the service made."""
+    url: str | None = field(repr=False)
+    """None where no link is known yet: a status read tells."""
+
+
+@frozen(kw_only=True)
+class LinkRules:
+    """Where results may come from: https and public addresses; anywhere where the user named the host, or the API is local."""
+
+    local: bool
+    hosts: Collection[str] = ()
+
+    def trusts(self, host: str) -> bool:
+        """Say whether a host is taken over http and at a private address."""
+        return self.local or host.lower() in self.hosts
+
+
+def check_link(url: str, rules: LinkRules) -> str:
+    """Refuse a result link that the rules forbid, and give it back.
+
+    Raises:
+        DownloadError: Not a whole http(s) URL, http where it isn't allowed, a user in it, or a private address.
+    """
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host, parts = None, None
+    if parts is None or not host or parts.scheme not in {"http", "https"} or parts.username is not None:
+        raise DownloadError(f"The service gave a result link that is no plain http(s) address: {mask(url)!r}.")
+    if parts.scheme == "http" and not rules.trusts(host):
+        raise DownloadError(
+            f"The result link {mask(url)} is unencrypted: refused, unless Client(storage_hosts=({host!r},)) names its host."
+        )
+    if not rules.trusts(host) and is_private(host):
+        raise private_address(host, host)
+    return url
+
+
+def private_address(host: str, address: str) -> DownloadError:
+    """Make the error for a result host that lies in a private network."""
+    return DownloadError(
+        f"The result link's host {host} is at the private address {address}: refused, unless Client(storage_hosts=({host!r},)) names it."
+    )
+
+
+def is_private(address: str) -> bool:
+    """Say whether an address isn't a public one; a name that is no address isn't private."""
+    try:
+        found = ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
+        found = found.ipv4_mapped
+    return not found.is_global or found.is_multicast
+
+
+def follow(url: str, location: str) -> str:
+    """Find where a redirect leads."""
+    return urljoin(url, location)
+
+
+def mask(text: str) -> str:
+    """Hide the query of every URL in a text: signed links give access."""
+    return re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\"<>)]*", r"\1?…", text)

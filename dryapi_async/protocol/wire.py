@@ -1,0 +1,190 @@
+"""Requests become wire calls: JSON, multipart parts or a query, all from one description."""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
+from functools import cache
+from typing import Any, ClassVar, Protocol
+
+import attrs
+from attrs import field, frozen
+from cattrs import Converter
+from cattrs.gen import make_dict_unstructure_fn, override
+
+from dryapi_async.errors import InputError
+from dryapi_async.protocol.endpoint import CLIENT_PATH, STATUS_LANE, BodyKind, CallKind, Endpoint
+from dryapi_async.protocol.files import Source
+from dryapi_async.protocol.untyped import is_object, is_sequence
+
+FILE_KIND = "dryapi_file"
+"""Metadata key of a file field: its value is the kind of media, ``image``, ``audio`` or ``video``."""
+WIRE_NAME = "dryapi_name"
+"""Metadata key: the field's name on the wire, where it can't be a Python name."""
+ALWAYS = "dryapi_always"
+"""Metadata key: sent as null (multipart: empty) even when unset."""
+
+
+class Request(attrs.AttrsInstance, Protocol):
+    """What can be encoded: an attrs instance that knows its endpoint."""
+
+    endpoint: ClassVar[Endpoint]
+
+
+@frozen(kw_only=True)
+class TextPart:
+    """One form field."""
+
+    name: str
+    text: str
+
+
+@frozen(kw_only=True)
+class FilePart:
+    """One file of a form; ``kind`` is the media it must be."""
+
+    name: str
+    kind: str
+    source: Source = field(repr=False)
+
+
+@frozen(kw_only=True)
+class WireCall:
+    """One HTTP request before it is anyone's: no host, no key, no open file."""
+
+    slug: str
+    kind: CallKind
+    lane: str
+    path: str
+    method: str = "POST"
+    query: tuple[tuple[str, str], ...] = ()
+    content: bytes | None = field(default=None, repr=False)
+    parts: tuple[TextPart | FilePart, ...] | None = field(default=None, repr=False)
+
+    @property
+    def billed(self) -> bool:
+        """Whether sending it may cost money: then it is sent at most once."""
+        return self.kind in {"submit", "prompt"}
+
+    @property
+    def name(self) -> str:
+        """Method and slug, for messages."""
+        return f"{self.method} {self.slug}"
+
+
+@cache
+def _unstructure(cls: type[Request]) -> Callable[[Any], Mapping[str, Any]]:
+    """Prepare the way from a request to its wire fields: service's names, sources left as they are."""
+    converter = Converter()
+    renamed = {
+        one.name: override(rename=one.metadata.get(WIRE_NAME), unstruct_hook=_leave if FILE_KIND in one.metadata else None)
+        for one in attrs.fields(cls)
+        if FILE_KIND in one.metadata or WIRE_NAME in one.metadata
+    }
+    return make_dict_unstructure_fn(cls, converter, **renamed)  # type: ignore[arg-type]  # fields of any name are given as keywords
+
+
+def _leave(value: object) -> object:
+    return value
+
+
+@cache
+def _always(cls: type[Request]) -> frozenset[str]:
+    return frozenset(one.metadata.get(WIRE_NAME, one.name) for one in attrs.fields(cls) if ALWAYS in one.metadata)
+
+
+@cache
+def _file_kinds(cls: type[Request]) -> Mapping[str, str]:
+    return {one.metadata.get(WIRE_NAME, one.name): one.metadata[FILE_KIND] for one in attrs.fields(cls) if FILE_KIND in one.metadata}
+
+
+def wire_fields(request: Request) -> dict[str, Any]:
+    """Read a request's fields under the service's names; what is unset is left out unless the service wants it present."""
+    cls = type(request)
+    always = _always(cls)
+    return {name: value for name, value in _unstructure(cls)(request).items() if name in always or not _is_unset(value)}
+
+
+def _is_unset(value: object) -> bool:
+    return value is None or (is_sequence(value) and not value)
+
+
+def encode(request: Request, *, webhook_url: str | None = None) -> WireCall:
+    """Encode the call that a request stands for. ``webhook_url`` is the client's default, used where the request names none."""
+    endpoint = request.endpoint
+    fields = wire_fields(request)
+    if endpoint.kind == "submit" and webhook_url is not None:
+        fields.setdefault("webhook_url", webhook_url)
+    return _call(endpoint.slug, endpoint.kind, endpoint.lane, endpoint.method, endpoint.body, fields, _file_kinds(type(request)))
+
+
+def _call(  # noqa: PLR0913, PLR0917  a row of the contract has this many columns
+    slug: str, kind: CallKind, lane: str, method: str, body: BodyKind, fields: Mapping[str, Any], file_kinds: Mapping[str, str]
+) -> WireCall:
+    path = f"{CLIENT_PATH}/{slug}"
+    try:
+        if body == "json":
+            content = json.dumps(fields, allow_nan=False, separators=(",", ":"), ensure_ascii=False).encode()
+            return WireCall(slug=slug, kind=kind, lane=lane, path=path, method=method, content=content)
+        if body == "multipart":
+            parts = tuple(_parts(fields, file_kinds))
+            return WireCall(slug=slug, kind=kind, lane=lane, path=path, method=method, parts=parts)
+        query = tuple((name, _query_text(value)) for name, value in fields.items())
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{slug}: a text has a character that isn't Unicode ({error.reason} at {error.start}): clean it before sending."
+        ) from None
+    return WireCall(slug=slug, kind=kind, lane=lane, path=path, method=method, query=query)
+
+
+def _parts(fields: Mapping[str, Any], file_kinds: Mapping[str, str]) -> Iterator[TextPart | FilePart]:
+    for name, value in fields.items():
+        kind = file_kinds.get(name)
+        if kind is None:
+            yield from _text_parts(name, value)
+        elif name.endswith("[]"):
+            yield from (FilePart(name=name, kind=kind, source=source) for source in value)
+        else:
+            yield FilePart(name=name, kind=kind, source=value)
+
+
+def _text_parts(name: str, value: object) -> Iterator[TextPart]:
+    """Spell one field as form fields: PHP's brackets for what is nested, and what is nothing as an empty text."""
+    if is_object(value):
+        for key, inner in value.items():
+            yield from _text_parts(f"{name}[{key}]", inner)
+    elif is_sequence(value):
+        for index, inner in enumerate(value):
+            yield from _text_parts(f"{name}[{index}]", inner)
+    else:
+        yield TextPart(name=name, text=plain_text(value))
+
+
+def plain_text(value: object) -> str:
+    """Spell a value as the service reads it in a form: booleans 1 and 0, numbers in plain decimal, nothing as an empty text."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    if isinstance(value, float):
+        return format(Decimal(repr(value)), "f").removesuffix(".0")
+    text = str(value)
+    text.encode()
+    return text
+
+
+def _query_text(value: object) -> str:
+    return ",".join(plain_text(one) for one in value) if is_sequence(value) else plain_text(value)
+
+
+def status_call(request_id: str) -> WireCall:
+    """Ask for a job's status."""
+    return WireCall(
+        slug="request-status", kind="read", lane=STATUS_LANE, path=f"{CLIENT_PATH}/request-status/{quote_id(request_id)}", method="GET"
+    )
+
+
+def quote_id(request_id: str) -> str:
+    """Make an id safe inside a path: percent-encoded, dots alone included."""
+    quoted = re.sub(rb"[^A-Za-z0-9_.~-]", lambda found: b"%%%02X" % found[0][0], request_id.encode(errors="replace")).decode()
+    return quoted.replace(".", "%2E") if set(quoted) <= {"."} else quoted

@@ -1,0 +1,100 @@
+"""The jobs that somebody waits for, and what is known of each."""
+
+import asyncio
+from math import inf
+from typing import Literal
+
+from attrs import define, field
+
+from dryapi_async.errors import DryAPIError
+from dryapi_async.protocol.status import SUBMITTED, Update, fold
+
+Poll = float | Literal[False] | None
+"""None is the client's cadence, a number seconds between reads, False no reads."""
+
+
+@define(eq=False)
+class Entry:
+    """One job, from its first waiter to its last."""
+
+    request_id: str
+    ticket: str
+    submitted_at: float | None
+    """Loop time, for jobs that this client made; None for those taken up by their ticket."""
+    joined_at: float
+    update: Update = SUBMITTED
+    version: int = 0
+    waiters: "set[Waiter]" = field(factory=lambda: set[Waiter]())  # noqa: PLW0108  it is defined below
+    reads: int = 0
+    failures: int = 0
+    due: float = inf
+    reading: asyncio.Task[None] | None = None
+
+    def age(self, now: float) -> float:
+        """How old the job is, in seconds, as far as is known here."""
+        return now - (self.joined_at if self.submitted_at is None else self.submitted_at)
+
+    def poll(self) -> float | None:
+        """The shortest interval that a waiter asks for, or None where all leave it to the client."""
+        asked = [waiter.poll for waiter in self.waiters if waiter.poll is not None and waiter.poll is not False]
+        return min(asked, default=None)
+
+    def take(self, update: Update) -> bool:
+        """Fold news in, wake who waits, and say whether it was any."""
+        known = fold(self.update, update)
+        if known is self.update and self.version:
+            return False
+        self.update = known
+        self.version += 1
+        for waiter in self.waiters:
+            waiter.wake()
+        return True
+
+    def fail(self, error: DryAPIError) -> None:
+        """End every wait for this job with an error."""
+        for waiter in self.waiters:
+            waiter.fail(error)
+
+
+class Waiter:
+    """One wait for a job; it sees the newest state only, so a slow reader costs no memory."""
+
+    __slots__ = ("_error", "_future", "_seen", "deadline", "entry", "poll")
+
+    def __init__(self, entry: Entry, *, poll: Poll, deadline: float) -> None:
+        self.entry = entry
+        self.poll = poll
+        self.deadline = deadline
+        self._seen = 0
+        self._error: DryAPIError | None = None
+        self._future: asyncio.Future[None] | None = None
+
+    def wake(self) -> None:
+        """Let the wait look again."""
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+    def fail(self, error: DryAPIError) -> None:
+        """End the wait with an error."""
+        self._error = error
+        self.wake()
+
+    async def next(self) -> Update:
+        """Wait for news that this waiter hasn't seen.
+
+        Raises:
+            TimeoutError: The deadline passed.
+            DryAPIError: What ended the wait.
+        """
+        while True:
+            if self.entry.version > self._seen:
+                self._seen = self.entry.version
+                return self.entry.update
+            if self._error is not None:
+                raise self._error
+            self._future = asyncio.get_running_loop().create_future()
+            try:
+                async with asyncio.timeout_at(None if self.deadline == inf else self.deadline):
+                    await self._future
+            finally:
+                self._future = None
