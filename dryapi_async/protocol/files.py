@@ -1,14 +1,22 @@
 """What may be uploaded: the sources a user gives, and what is said about them."""
 
 from collections.abc import AsyncIterable
-from os import PathLike
-from typing import IO, Final, TypeGuard
+from typing import IO, Final, Protocol, TypeGuard, runtime_checkable
 
 from attrs import field, frozen
 
 from dryapi_async.errors import InputError
 
 _ACCEPTED: Final = "a path, bytes, a binary file, or File(...)"
+
+
+@runtime_checkable
+class PathLike(Protocol):
+    """A path that isn't a str, such as `pathlib.Path`."""
+
+    def __fspath__(self) -> str:
+        """Give the path as text."""
+        ...
 
 
 @frozen
@@ -22,7 +30,7 @@ class File:
         size: Bytes; needed for an async iterable only.
     """
 
-    source: "str | PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | AsyncIterable[bytes]" = field(
+    source: "str | PathLike | bytes | bytearray | memoryview | IO[bytes] | AsyncIterable[bytes]" = field(
         repr=lambda value: describe(value)  # noqa: PLW0108  it is defined below
     )
     name: str | None = field(default=None, kw_only=True)
@@ -48,7 +56,7 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-Source = str | PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | File
+Source = str | PathLike | bytes | bytearray | memoryview | IO[bytes] | File
 """What a file field takes."""
 
 
@@ -57,7 +65,7 @@ def is_bytes(value: object) -> TypeGuard[bytes | bytearray | memoryview]:
     return isinstance(value, bytes | bytearray | memoryview)
 
 
-def _is_path(value: object) -> TypeGuard[str | PathLike[str]]:
+def _is_path(value: object) -> TypeGuard[str | PathLike]:
     return isinstance(value, str | PathLike)
 
 
