@@ -2,7 +2,8 @@
 
 import asyncio
 import warnings
-from collections.abc import Coroutine, Generator
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Generator
+from decimal import Decimal
 from math import inf
 from os import PathLike
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from dryapi_async.config import DEFAULT_TIMEOUT
 from dryapi_async.engine import Engine, deadline_after
-from dryapi_async.errors import ClientClosedError, RequestTimeoutError
+from dryapi_async.errors import ClientClosedError, InputError, RequestTimeoutError
 from dryapi_async.io.exchange import Trail
 from dryapi_async.job import EngineSource, Job
-from dryapi_async.operations.base import JobOperation, Operation
-from dryapi_async.protocol.replies import read_request_id
-from dryapi_async.protocol.wire import Request, encode
+from dryapi_async.operations.account import Model
+from dryapi_async.operations.base import InstantOperation, JobOperation, Operation
+from dryapi_async.protocol.links import check_webhook_url
+from dryapi_async.protocol.replies import read_money, read_request_id
+from dryapi_async.protocol.wire import encode, encode_price
 from dryapi_async.tracking.board import Poll
 
 if TYPE_CHECKING:
@@ -136,6 +139,20 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
             "finish the same call once more to go on waiting."
         )
 
+    async def price(self, *, timeout: float | None = DEFAULT_TIMEOUT, **measures: float) -> Decimal:
+        """Ask what the call would cost, in US dollars, exact; it submits nothing and may be asked any number of times.
+
+        ``measures`` stand in for the file or text that they measure, so that nothing is uploaded: ``width`` and ``height``,
+        ``duration_seconds``, ``count_text``, as the operation's class says.
+
+        Raises:
+            InputError: The operation has no price, or takes other measures.
+            ResponseError: The answer has no price.
+        """
+        self._touched = True
+        call = encode_price(self.operation, measures)
+        return await self._engine().exchange.call(call, _read_price, deadline=deadline_after(timeout), exact=True)
+
     async def _run(self, engine: Engine, deadline: float) -> T_co:
         raise TypeError(f"A call runs something on {engine!r} by {deadline!r}.")
 
@@ -145,13 +162,34 @@ def _is_cancelling() -> bool:
     return task is not None and task.cancelling() > 0
 
 
+def _read_price(body: object) -> Decimal:
+    return read_money(body, "price", "estimated_price")
+
+
+class InstantCall(Call[R_co]):
+    """A call that is answered at once: await it for the answer."""
+
+    operation: InstantOperation[R_co]
+
+    async def _run(self, engine: Engine, deadline: float) -> R_co:
+        read = type(self.operation).read_answer
+        answer: R_co = await engine.exchange.call(encode(self.operation), read, deadline=deadline, trail=self._trail, exact=True)
+        return answer
+
+
 class JobCall(Call[Job[R_co]]):
     """A call that makes a paid job: await it for the `Job`, or finish it with ``.result()`` or ``.save()``."""
 
     operation: JobOperation[R_co]
 
     async def _run(self, engine: Engine, deadline: float) -> Job[R_co]:
-        call = encode(cast("Request", self.operation), webhook_url=engine.settings.webhook_url)
+        settings = engine.settings
+        for url in (settings.webhook_url, getattr(self.operation, "webhook_url", None)):
+            if url is not None:
+                check_webhook_url(url, local=settings.is_local)
+        if settings.check and (problems := await engine.find_problems(self.operation)):
+            raise InputError(f"{self.__name__} would be refused: {'; '.join(problems)}. Nothing was sent.")
+        call = encode(self.operation, webhook_url=settings.webhook_url)
         request_id = await engine.exchange.call(call, read_request_id, deadline=deadline, trail=self._trail)
         return Job(request_id, type(self.operation), self._engine, submitted_at=engine.loop.time())
 
@@ -179,3 +217,22 @@ class JobCall(Call[Job[R_co]]):
         """Submit, wait, and write the result to disk, whole or not at all. Errors are those of `result` and of its ``save``."""
         result = cast("Result", await self.result(timeout=timeout, poll=poll))
         return await result.save(path, format)
+
+
+class ModelList(Awaitable[tuple[Model, ...]]):
+    """The models of the account: await it for all of them, or iterate page by page."""
+
+    def __init__(self, engine: EngineSource, type: str | None) -> None:  # noqa: A002  the service's word
+        self._engine = engine
+        self._type = type
+
+    def __await__(self) -> Generator[Any, None, tuple[Model, ...]]:
+        return self._read_all().__await__()
+
+    async def __aiter__(self) -> AsyncIterator[Model]:
+        async for model in self._engine().list_models():
+            if self._type is None or model.serves(self._type):
+                yield model
+
+    async def _read_all(self) -> tuple[Model, ...]:
+        return tuple([model async for model in self])

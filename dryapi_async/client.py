@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from functools import update_wrapper
 from inspect import Parameter, signature
 from ssl import SSLContext
 from types import MethodType, TracebackType
@@ -10,45 +9,67 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar, cast, overload
 
 import aiohttp
 
-from dryapi_async.calls import JobCall
+from dryapi_async import operations as ops
+from dryapi_async.calls import InstantCall, JobCall, ModelList
 from dryapi_async.config import DEFAULT_TIMEOUT, Retry, Settings, Timeouts
 from dryapi_async.engine import Engine
 from dryapi_async.errors import ClientClosedError, ClientLoopError, ConfigurationError, InputError
 from dryapi_async.events import OnEvent
 from dryapi_async.job import Job, read_ticket
-from dryapi_async.operations import Img2Img, Txt2Img, job_class
-from dryapi_async.operations.base import JobOperation
+from dryapi_async.operations import job_class
+from dryapi_async.operations.base import InstantOperation, JobOperation
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class job_method(Generic[P, R]):  # noqa: N801  it is written as a decorator is
-    """A client method made from a request class: its signature, its documentation, its result type."""
+class _Method(Generic[P, R]):
+    """A client method made from a request class: its signature and its documentation are the class's."""
 
-    def __init__(self, operation: Callable[P, JobOperation[R]]) -> None:
+    def __init__(self, operation: Callable[P, Any]) -> None:
         self._operation = operation
 
     def __set_name__(self, owner: type, name: str) -> None:
-        operation = self._operation
+        operation: Any = self._operation
 
-        def method(client: "Client", **fields: Any) -> JobCall[Any]:
-            return client.call(cast("Any", operation)(**fields))
+        def method(client: "Client", **fields: Any) -> Any:
+            return cast("Any", client).call(operation(**fields))
 
-        update_wrapper(method, cast("Any", operation), assigned=("__doc__",), updated=())
-        method.__name__, method.__qualname__, method.__module__ = name, f"{owner.__name__}.{name}", owner.__module__
         described = signature(operation)
         me = Parameter("self", Parameter.POSITIONAL_OR_KEYWORD)
-        cast("Any", method).__signature__ = described.replace(parameters=[me, *described.parameters.values()], return_annotation="JobCall")
-        del cast("Any", method).__wrapped__
+        made = "JobCall" if issubclass(operation, JobOperation) else "InstantCall"
+        method.__doc__, method.__module__ = operation.__doc__, owner.__module__
+        method.__name__, method.__qualname__ = name, f"{owner.__name__}.{name}"
+        vars(method)["__signature__"] = described.replace(parameters=[me, *described.parameters.values()], return_annotation=made)
         self._method = method
+
+
+class job_method(_Method[P, R]):  # noqa: N801  it is written as a decorator is
+    """A method whose call makes a paid job."""
+
+    def __init__(self, operation: Callable[P, JobOperation[R]]) -> None:
+        super().__init__(operation)
 
     @overload
     def __get__(self, client: None, owner: type) -> Self: ...
     @overload
     def __get__(self, client: "Client", owner: type) -> Callable[P, JobCall[R]]: ...
     def __get__(self, client: "Client | None", owner: type) -> "Self | Callable[P, JobCall[R]]":
-        return self if client is None else cast("Callable[P, JobCall[R]]", MethodType(self._method, client))
+        return cast("Any", self._method) if client is None else cast("Callable[P, JobCall[R]]", MethodType(self._method, client))
+
+
+class instant_method(_Method[P, R]):  # noqa: N801  it is written as a decorator is
+    """A method whose call is answered at once."""
+
+    def __init__(self, operation: Callable[P, InstantOperation[R]]) -> None:
+        super().__init__(operation)
+
+    @overload
+    def __get__(self, client: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, client: "Client", owner: type) -> Callable[P, InstantCall[R]]: ...
+    def __get__(self, client: "Client | None", owner: type) -> "Self | Callable[P, InstantCall[R]]":
+        return cast("Any", self._method) if client is None else cast("Callable[P, InstantCall[R]]", MethodType(self._method, client))
 
 
 class Client:
@@ -68,6 +89,7 @@ class Client:
         webhook_url: A default for all submits.
         storage_hosts: Hosts whose results are taken over http or from private addresses.
         allow_http: Send the key over plain http to a host that isn't this machine.
+        check: Compare each request with its model's limits before it is submitted (one read of the models), and refuse with InputError.
         proxy: A proxy's URL; else the environment's.
         ssl: A context of your own, for private CAs.
         session: Its connector and trace configs are used; it isn't closed.
@@ -91,6 +113,7 @@ class Client:
         webhook_url: str | None = None,
         storage_hosts: Sequence[str] = (),
         allow_http: bool = False,
+        check: bool = False,
         proxy: str | None = None,
         ssl: SSLContext | None = None,
         session: aiohttp.ClientSession | None = None,
@@ -108,6 +131,7 @@ class Client:
             webhook_url=webhook_url,
             storage_hosts=storage_hosts,
             allow_http=allow_http,
+            check=check,
             proxy=proxy,
         )
         if session is not None and connector is not None:
@@ -120,17 +144,62 @@ class Client:
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
 
-    txt2img = job_method(Txt2Img)
-    img2img = job_method(Img2Img)
+    txt2img = job_method(ops.Txt2Img)
+    img2img = job_method(ops.Img2Img)
+    img_upscale = job_method(ops.ImgUpscale)
+    img_rmbg = job_method(ops.ImgRmbg)
+    img2txt = job_method(ops.Img2Txt)
+    txt2video = job_method(ops.Txt2Video)
+    img2video = job_method(ops.Img2Video)
+    aud2video = job_method(ops.Aud2Video)
+    vid_upscale = job_method(ops.VidUpscale)
+    vid_rmbg = job_method(ops.VidRmbg)
+    txt2audio = job_method(ops.Txt2Audio)
+    txt2music = job_method(ops.Txt2Music)
+    vid2txt = job_method(ops.Vid2Txt)
+    videofile2txt = job_method(ops.VideoFile2Txt)
+    aud2txt = job_method(ops.Aud2Txt)
+    audiofile2txt = job_method(ops.AudioFile2Txt)
+    txt2embedding = job_method(ops.Txt2Embedding)
 
-    def call(self, operation: JobOperation[R], *, timeout: float | None = DEFAULT_TIMEOUT) -> JobCall[R]:
+    prompt_image = instant_method(ops.PromptImage)
+    prompt_video = instant_method(ops.PromptVideo)
+    prompt_speech = instant_method(ops.PromptSpeech)
+    prompt_image2image = instant_method(ops.PromptImage2Image)
+    prompt_samples = instant_method(ops.PromptSamples)
+
+    balance = instant_method(ops.ReadBalance)
+
+    def models(self, type: str | None = None) -> ModelList:  # noqa: A002  the service's word
+        """Read the models that the account may use: await it for a tuple of all, or iterate (``async for``) page by page. Free.
+
+        ``type`` keeps those that serve one operation, in any of the words seen for it (``img2img``, ``img_upscale``, ``video2text``).
+        """
+        return ModelList(self._engine, type)
+
+    @overload
+    def call(self, operation: JobOperation[R], *, timeout: float | None = DEFAULT_TIMEOUT) -> JobCall[R]: ...
+    @overload
+    def call(self, operation: InstantOperation[R], *, timeout: float | None = DEFAULT_TIMEOUT) -> InstantCall[R]: ...
+    def call(
+        self, operation: JobOperation[R] | InstantOperation[R], *, timeout: float | None = DEFAULT_TIMEOUT
+    ) -> JobCall[R] | InstantCall[R]:
         """Make a call from a request: nothing is sent until it is finished (``await``, ``.result()``, ``.save()``).
 
         ``timeout`` is seconds over the submit with its retries and waits, for ``await``; None is no deadline.
         """
-        if not isinstance(operation, JobOperation):  # pyright: ignore[reportUnnecessaryIsInstance]  untyped callers
-            raise InputError(f"call() takes a request such as Txt2Img(...), not {type(operation).__name__}.")
-        return JobCall(operation, self._engine, timeout=timeout)
+        if isinstance(operation, JobOperation):
+            return JobCall(operation, self._engine, timeout=timeout)
+        if isinstance(operation, InstantOperation):  # pyright: ignore[reportUnnecessaryIsInstance]  untyped callers
+            return InstantCall(operation, self._engine, timeout=timeout)
+        raise InputError(f"call() takes a request such as Txt2Img(...), not {type(operation).__name__}.")
+
+    async def check(self, operation: JobOperation[Any]) -> tuple[str, ...]:
+        """List what the service would refuse in a request, by its model's limits and its files' sizes; nothing is uploaded.
+
+        The models are read once and kept. Empty means that nothing is known against it: the service judges.
+        """
+        return await self._engine().find_problems(operation)
 
     @overload
     def job(self, ticket: str, operation: type[JobOperation[R]]) -> Job[R]: ...

@@ -133,6 +133,7 @@ class Settings:
     storage_hosts: tuple[str, ...] = ()
     proxy: str | None = field(default=None, repr=False)
     allow_http: bool = False
+    check: bool = False
 
     def __attrs_post_init__(self) -> None:
         """Check each option, and normalise key, URL and pool."""

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import suppress
 from math import inf
 from ssl import SSLContext
@@ -12,19 +12,26 @@ from typing import Any, Final, TypeVar
 import aiohttp
 
 from dryapi_async.config import Settings, is_finite_number
-from dryapi_async.errors import ConfigurationError
+from dryapi_async.errors import ConfigurationError, SourceError
 from dryapi_async.events import OnEvent
 from dryapi_async.io.downloads import Downloads
 from dryapi_async.io.exchange import Exchange, Trail
 from dryapi_async.io.http import Http
+from dryapi_async.io.sources import Reader
 from dryapi_async.io.threads import FileThreads
+from dryapi_async.operations.account import ListModels, Model, ReadStatus, read_models
+from dryapi_async.operations.base import JobOperation
+from dryapi_async.operations.limits import check_size, file_fields, find_problems
 from dryapi_async.protocol.status import Update, read_update
-from dryapi_async.protocol.wire import status_call
+from dryapi_async.protocol.wire import WireCall, encode
 from dryapi_async.tracking.watcher import Watcher
 
 logger = logging.getLogger("dryapi_async")
 T = TypeVar("T")
 
+PAGE_SIZE: Final = 50
+"""The most models that the live service gives at once."""
+MOST_PAGES: Final = 1000
 MOST_ORPHANS: Final = 1000
 """Jobs whose submitter went away that are kept for who asks."""
 
@@ -49,6 +56,7 @@ class Engine:
         self.watcher = Watcher(settings, self.read_status_once, self.exchange.tell)
         self.downloads = Downloads(self.http, self.threads, self.exchange, self.read_status)
         self._work: dict[asyncio.Task[Any], Trail] = {}
+        self._models: tuple[Model, ...] | None = None
         self.orphans: deque[Any] = deque(maxlen=MOST_ORPHANS)
         self._keeper = _keep(self.http, self.threads)
         # Its first step doesn't wait, so it can be taken here: it registers the generator with the loop, which closes it at its own end.
@@ -83,11 +91,38 @@ class Engine:
 
     async def read_status(self, request_id: str) -> Update:
         """Read a job's status, repeated as any reading is."""
-        return await self.exchange.call(status_call(request_id), read_update)
+        return await self.exchange.call(_status_call(request_id), read_update)
 
     async def read_status_once(self, request_id: str) -> Update:
         """Read a job's status with one request: the watcher repeats by its own rule."""
-        return await self.exchange.call(status_call(request_id), read_update, attempts=1)
+        return await self.exchange.call(_status_call(request_id), read_update, attempts=1)
+
+    async def list_models(self) -> AsyncIterator[Model]:
+        """Read the models page by page; a page without paging, or one that comes back unchanged, is the last."""
+        for number in range(1, MOST_PAGES + 1):
+            # The document's word for the page size and the live service's: each ignores the other.
+            request = ListModels(page=number, per_page=PAGE_SIZE, limit=PAGE_SIZE)
+            page = await self.exchange.call(encode(request), read_models)
+            for model in page.models:
+                yield model
+            if page.page is None or page.page != number or page.last_page is None or number >= page.last_page:
+                return
+
+    async def find_problems(self, request: JobOperation[Any]) -> tuple[str, ...]:
+        """List what the service would refuse in a request: its model's limits, and the sizes of its files. The models are read once."""
+        if self._models is None:
+            self._models = tuple([model async for model in self.list_models()])
+        problems = list(find_problems(request, request.endpoint.slug, self._models))
+        for name, kind, source in file_fields(request):
+            reader = Reader(source)
+            try:
+                looked = await self.threads.start(reader.open)
+                problems += check_size(name, kind, reader.label, looked.size)
+            except SourceError as error:
+                problems.append(f"{name}: {error}")
+            finally:
+                self.threads.begin(reader.close)
+        return tuple(problems)
 
     async def close(self) -> None:
         """End all waits, let submits that are on the wire finish for ``Timeouts.orphan`` seconds, then cut and close."""
@@ -103,6 +138,10 @@ class Engine:
             if late:
                 await asyncio.wait(late)
         await self._keeper.aclose()
+
+
+def _status_call(request_id: str) -> WireCall:
+    return encode(ReadStatus(request_id=request_id))
 
 
 async def _keep(http: Http, threads: FileThreads) -> AsyncGenerator[None, None]:

@@ -90,7 +90,7 @@ class Job(Generic[R_co]):
                 self._engine().watcher.leave(waiter)
         if self._known.state is JobState.ERROR:
             self._raise_failure()
-        return cast("R_co", self._operation.read_result(self.id, self._known, self._engine().downloads))
+        return cast("R_co", await self._operation.read_result(self.id, self._known, self._engine().downloads))
 
     async def save(
         self,

@@ -19,7 +19,7 @@ ROOMS: dict[str, set[str]] = {
     "operations": GROUND | {"protocol"},
     "io": GROUND | {"protocol"},
     "tracking": GROUND | {"protocol", "io"},
-    "engine": GROUND | {"protocol", "io", "tracking"},
+    "engine": GROUND | {"protocol", "io", "tracking", "operations"},
     "job": GROUND | {"protocol", "io", "tracking", "operations", "engine"},
     "calls": GROUND | {"protocol", "io", "tracking", "operations", "engine", "job"},
     "client": GROUND | {"protocol", "io", "tracking", "operations", "engine", "job", "calls"},

@@ -59,6 +59,10 @@ class Downloads:
         """Read the status once more."""
         return await self._read_status(request_id)
 
+    async def decode(self, text: str) -> Any:
+        """Decode JSON, off the loop where it is long."""
+        return await self._exchange.decode(text.encode())
+
     async def open(self, link: Link) -> AsyncIterator[bytes]:
         """Stream a file in pieces, its length checked."""
         async with self._exchange.slots, aclosing(self._pieces(Transfer(link, link.url))) as pieces:

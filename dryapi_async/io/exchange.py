@@ -106,16 +106,17 @@ class Exchange:
             if upload is not None:
                 upload.close()
         try:
-            return read(await self._decode(answer, exact=exact))
+            return read(await self.decode(answer.content, exact=exact, status=answer.status))
         except ResponseError as error:
             if not call.billed:
                 raise
             raise self._unknown(call, trail, "answered", str(error), answer.status) from error
 
-    async def _decode(self, answer: Answer, *, exact: bool) -> Any:
-        if len(answer.content) > LARGE_JSON:
-            return await self._threads.start(decode_json, answer.content, exact=exact, status=answer.status)
-        return decode_json(answer.content, exact=exact, status=answer.status)
+    async def decode(self, content: bytes, *, exact: bool = False, status: int | None = None) -> Any:
+        """Decode JSON, in a thread where it is long."""
+        if len(content) > LARGE_JSON:
+            return await self._threads.start(decode_json, content, exact=exact, status=status)
+        return decode_json(content, exact=exact, status=status)
 
     async def _attempts(self, call: WireCall, upload: Upload | None, deadline: float, trail: Trail, attempts: int | None) -> Answer:
         """Send until an answer can be read, or raise what became of it."""

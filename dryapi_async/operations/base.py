@@ -15,7 +15,7 @@ from dryapi_async.protocol.endpoint import Endpoint
 from dryapi_async.protocol.files import check_source, describe
 from dryapi_async.protocol.status import Update
 from dryapi_async.protocol.untyped import is_sequence
-from dryapi_async.protocol.wire import FILE_KIND
+from dryapi_async.protocol.wire import ALWAYS, FILE_KIND, WIRE_NAME
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -67,10 +67,27 @@ class JobOperation(Operation[R_co]):
     """The class of its results, a `Result`."""
 
     @classmethod
-    def read_result(cls, request_id: str, update: Update, door: Door) -> Result:
-        """Make the result of a job that is done."""
-        result: Result = cls.result_type.from_update(request_id, update, door)
+    async def read_result(cls, request_id: str, update: Update, door: Door) -> Result:
+        """Make the result of a job that is done; what the news didn't bring is fetched through the door."""
+        result: Result = await cls.result_type.from_update(request_id, update, door)
         return result
+
+
+class Reader(Protocol):
+    """Reads a decoded answer."""
+
+    def __call__(self, body: Any, /) -> Any:
+        """Give the value, or raise ResponseError."""
+        ...
+
+
+class InstantOperation(Operation[R_co]):
+    """A request that is answered at once: a prompt tool, which is billed, or a reading, which isn't."""
+
+    __slots__ = ()
+
+    read_answer: ClassVar[Reader]
+    """Reads the decoded answer; fractions come as Decimal."""
 
 
 class Accepts(Protocol):
@@ -144,7 +161,12 @@ _ATOMS: dict[Any, tuple[Accepts, str]] = {
 
 def file_field(kind: Literal["image", "audio", "video"], *, name: str | None = None) -> dict[str, Any]:
     """Say in a field's metadata that it is a file of one kind, and its name on the wire where that differs."""
-    return {FILE_KIND: kind} | ({"dryapi_name": name} if name else {})
+    return {FILE_KIND: kind} | ({WIRE_NAME: name} if name else {})
+
+
+def sent_always() -> dict[str, Any]:
+    """Say in a field's metadata that the service wants it present, even as nothing."""
+    return {ALWAYS: True}
 
 
 def show_sources(value: object) -> str:

@@ -1,13 +1,13 @@
 """Everything about images. Formats that are taken: JPG, PNG, GIF, BMP, WebP, 10 MB each (the service judges)."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from attrs import field, frozen
 
 from dryapi_async.errors import InputError
 from dryapi_async.operations.base import JobOperation, Lora, file_field, show_sources
-from dryapi_async.operations.results import Image
+from dryapi_async.operations.results import Image, Text
 from dryapi_async.protocol.endpoint import Price, job
 from dryapi_async.protocol.files import Source
 
@@ -88,3 +88,57 @@ class Img2Img(JobOperation[Image]):
         if (self.image is None) == (not self.images):
             given = "both" if self.images else "neither"
             raise InputError(f"Img2Img takes exactly one of image and images, and got {given}: give image=... or images=[...].")
+
+
+_BY_SIZE = Price(body="multipart", measures=("width", "height"), replaces=("image",))
+
+
+@frozen(kw_only=True)
+class ImgRmbg(JobOperation[Image]):
+    """Cut the background out of a picture. ``.price(width=..., height=...)`` uploads nothing."""
+
+    endpoint: ClassVar = job("img-rmbg", body="multipart", price=_BY_SIZE)
+    result_type: ClassVar = Image
+
+    image: Source = field(metadata=file_field("image"), repr=show_sources)
+    """The picture: a path, bytes, a binary file, or ``File(...)``."""
+    model: str
+    """The model's slug, such as ``Ben2``."""
+    webhook_url: str | None = None
+    """Where news about the job are sent: https, at most 2048 characters. Overrides the client's and the account's."""
+
+
+@frozen(kw_only=True)
+class ImgUpscale(JobOperation[Image]):
+    """Make a picture larger; the model fixes the factor. ``.price(width=..., height=...)`` uploads nothing."""
+
+    endpoint: ClassVar = job("img-upscale", body="multipart", price=_BY_SIZE)
+    result_type: ClassVar = Image
+
+    image: Source = field(metadata=file_field("image"), repr=show_sources)
+    """The picture: a path, bytes, a binary file, or ``File(...)``."""
+    model: str
+    """The model's slug, such as ``RealESRGAN_x4plus``."""
+    webhook_url: str | None = None
+    """Where news about the job are sent: https, at most 2048 characters. Overrides the client's and the account's."""
+
+
+@frozen(kw_only=True)
+class Img2Txt(JobOperation[Text]):
+    """Read what is written in a picture (OCR). ``.price(width=..., height=...)`` uploads nothing."""
+
+    endpoint: ClassVar = job("img2txt", body="multipart", price=_BY_SIZE)
+    result_type: ClassVar = Text
+
+    image: Source = field(metadata=file_field("image"), repr=show_sources)
+    """The picture: a path, bytes, a binary file, or ``File(...)``."""
+    model: str
+    """The model's slug, such as ``Nanonets_Ocr_S_F16``."""
+    language: str | None = None
+    """A code such as ``en``."""
+    format: Literal["text", "json"] | None = None
+    """What the text is."""
+    return_result_in_response: bool | None = None
+    """Have the status carry the result itself, beside the link."""
+    webhook_url: str | None = None
+    """Where news about the job are sent: https, at most 2048 characters. Overrides the client's and the account's."""

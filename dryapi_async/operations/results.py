@@ -1,15 +1,19 @@
 """What a finished job gives: data with a door. A result knows its links; how they are fetched is behind the door that it was given."""
 
+import json
 from collections.abc import AsyncIterator, Mapping
+from importlib import import_module
 from os import PathLike
 from pathlib import Path, PurePath
-from typing import ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 from attrs import field, frozen
 
+from dryapi_async.errors import ResponseError
 from dryapi_async.protocol.links import Link
 from dryapi_async.protocol.media import ending_of
-from dryapi_async.protocol.status import Update
+from dryapi_async.protocol.status import Update, excerpt
+from dryapi_async.protocol.untyped import is_list
 
 
 class Door(Protocol):
@@ -31,6 +35,10 @@ class Door(Protocol):
         """Read the status once more, for a fresh link or a text."""
         ...
 
+    async def decode(self, text: str) -> Any:
+        """Decode JSON, off the loop where it is long."""
+        ...
+
 
 class Result(Protocol):
     """What every result offers: the id of its job, and saving."""
@@ -41,7 +49,7 @@ class Result(Protocol):
         ...
 
     @classmethod
-    def from_update(cls, request_id: str, update: Update, door: Door) -> Self:
+    async def from_update(cls, request_id: str, update: Update, door: Door) -> Self:
         """Make the result of a job that is done."""
         ...
 
@@ -64,8 +72,8 @@ class MediaResult:
     default_ending: ClassVar[str] = ""
 
     @classmethod
-    def from_update(cls, request_id: str, update: Update, door: Door) -> Self:
-        """Make the result of a job that is done."""
+    async def from_update(cls, request_id: str, update: Update, door: Door) -> Self:
+        """Make the result of a job that is done; a missing link is asked for when it is used."""
         return cls(request_id=request_id, url=update.url, alternatives=update.alternatives, door=door)
 
     async def read(self, format: str | None = None) -> bytes:  # noqa: A002  the service's word
@@ -125,3 +133,101 @@ class Image(MediaResult):
     """A picture: ``read()``, ``stream()``, ``save(path)``. Other formats (jpg, webp) by name or by the path's suffix."""
 
     default_ending: ClassVar[str] = ".png"
+
+
+@frozen(kw_only=True)
+class Video(MediaResult):
+    """A film: ``read()``, ``stream()``, ``save(path)``."""
+
+    default_ending: ClassVar[str] = ".mp4"
+
+
+@frozen(kw_only=True)
+class Audio(MediaResult):
+    """A sound: ``read()``, ``stream()``, ``save(path)``."""
+
+    default_ending: ClassVar[str] = ".mp3"
+
+
+@frozen(kw_only=True)
+class TextResult:
+    """A result that is a text, whether it came with the status or behind a link."""
+
+    request_id: str
+    text: str
+    """The words; empty is a good result, too (silence)."""
+    _door: Door = field(repr=False, eq=False, alias="door")
+
+    @classmethod
+    async def from_update(cls, request_id: str, update: Update, door: Door) -> Self:
+        """Make the result of a job that is done."""
+        return cls(request_id=request_id, text=await fetch_text(request_id, update, door), door=door)
+
+    def __str__(self) -> str:
+        return self.text
+
+    async def save(self, path: str | PathLike[str], format: str | None = None) -> Path:  # noqa: A002, ARG002  as every result's
+        """Write the text to disk as UTF-8, whole or not at all, and give its path; a directory takes the job's id and ``.txt``."""
+        return await self._door.write(self.request_id, self.text, Path(path), ending=".txt")
+
+
+@frozen(kw_only=True)
+class Transcript(TextResult):
+    """What was said in a recording; with time stamps where they were asked for."""
+
+
+@frozen(kw_only=True)
+class Text(TextResult):
+    """What is written in a picture; JSON where that format was asked for."""
+
+
+@frozen(kw_only=True)
+class Embedding:
+    """Vectors, one for each input, in the inputs' order."""
+
+    request_id: str
+    rows: tuple[tuple[float, ...], ...] = field(repr=lambda rows: f"<{len(rows)} x {len(rows[0]) if rows else 0}>")
+    _door: Door = field(repr=False, eq=False, alias="door")
+
+    @classmethod
+    async def from_update(cls, request_id: str, update: Update, door: Door) -> Self:
+        """Make the result of a job that is done."""
+        text = await fetch_text(request_id, update, door)
+        return cls(request_id=request_id, rows=read_rows(await door.decode(text)), door=door)
+
+    def to_numpy(self) -> Any:
+        """Give the rows as a numpy array of float64, shape (inputs, dimensions). Needs numpy, which this package doesn't."""
+        return import_module("numpy").asarray(self.rows, dtype="float64")
+
+    async def save(self, path: str | PathLike[str], format: str | None = None) -> Path:  # noqa: A002, ARG002  as every result's
+        """Write the rows to disk as JSON, whole or not at all, and give the path; a directory takes the job's id and ``.json``."""
+        return await self._door.write(self.request_id, json.dumps(self.rows), Path(path), ending=".json")
+
+
+async def fetch_text(request_id: str, update: Update, door: Door) -> str:
+    """Find a text result: in the news, else in one status read, else behind its link.
+
+    Raises:
+        ResponseError: The job is done and has neither.
+    """
+    if update.text is None and update.source != "read":
+        update = await door.renew(request_id)
+    if update.text is not None:
+        return update.text
+    if update.url is None:
+        raise ResponseError(f"Job {request_id} is done but the service gave neither text nor link. Read its status again later.")
+    link = Link(request_id=request_id, format=None, url=update.url)
+    return b"".join([piece async for piece in door.open(link)]).decode(errors="replace")
+
+
+def read_rows(body: object) -> tuple[tuple[float, ...], ...]:
+    """Read a 2-D array of numbers; a flat one is a single row.
+
+    Raises:
+        ResponseError: It is something else.
+    """
+    rows: list[Any] = body if is_list(body) and (not body or is_list(body[0])) else [body]
+    try:
+        return tuple(tuple(map(float, row)) for row in rows)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ResponseError(f"The embedding is no array of numbers: {excerpt(body)}", excerpt=excerpt(body)) from error

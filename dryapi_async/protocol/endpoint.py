@@ -42,6 +42,8 @@ class Endpoint:
     lane: str
     method: Literal["GET", "POST"] = "POST"
     price: Price | None = None
+    path_field: str | None = None
+    """The field that is the path's last part, if one is."""
 
     @property
     def path(self) -> str:
@@ -51,6 +53,16 @@ class Endpoint:
 
 DELIVERY_FIELDS: Final = frozenset({"webhook_url", "return_result_in_response"})
 """Fields that say how the result comes, not what it is: no price operation takes them."""
+
+
+def prompt_tool(slug: str, *, body: BodyKind, method: Literal["GET", "POST"] = "POST") -> Endpoint:
+    """Describe a tool that is billed and answers at once; its price takes the same fields."""
+    return Endpoint(slug=slug, kind="prompt", body=body, lane=slug, method=method, price=Price(body=body))
+
+
+def reading(slug: str, *, lane: str, path_field: str | None = None) -> Endpoint:
+    """Describe an operation that only reads."""
+    return Endpoint(slug=slug, kind="read", body="query", lane=lane, method="GET", path_field=path_field)
 
 
 def job(slug: str, *, body: BodyKind, price: Price, lane: str | None = None) -> Endpoint:

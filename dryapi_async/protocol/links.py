@@ -3,11 +3,12 @@
 import re
 from collections.abc import Collection
 from ipaddress import IPv6Address, ip_address
+from typing import Final
 from urllib.parse import urljoin, urlsplit
 
 from attrs import field, frozen
 
-from dryapi_async.errors import DownloadError
+from dryapi_async.errors import DownloadError, InputError
 
 
 @frozen(kw_only=True)
@@ -31,6 +32,22 @@ class LinkRules:
     def trusts(self, host: str) -> bool:
         """Say whether a host is taken over http and at a private address."""
         return self.local or host.lower() in self.hosts
+
+
+MOST_WEBHOOK_CHARACTERS: Final = 2048
+
+
+def check_webhook_url(url: str, *, local: bool) -> str:
+    """Refuse an address that the service would refuse for webhooks, and give it back.
+
+    Raises:
+        InputError: Not https (http is taken where the API is local), or too long.
+    """
+    if len(url) > MOST_WEBHOOK_CHARACTERS:
+        raise InputError(f"webhook_url has {len(url)} characters: the service takes {MOST_WEBHOOK_CHARACTERS}.")
+    if not url.lower().startswith("https://") and not (local and url.lower().startswith("http://")):
+        raise InputError(f"webhook_url must be a whole https address, not {mask(url)!r}.")
+    return url
 
 
 def check_link(url: str, rules: LinkRules) -> str:

@@ -70,8 +70,8 @@ def read_request_id(body: object) -> str:
 
 def read_money(body: object, *names: str) -> Decimal:
     """Read an amount under the first of ``names`` that is there, in ``data`` or on top, a number or a numeric text. US dollars."""
-    for place in (unwrap(body), body):
-        for name in names:
+    for name in names:
+        for place in (unwrap(body), body):
             amount = _read_decimal(place.get(name)) if is_object(place) else None
             if amount is not None:
                 return amount

@@ -8,12 +8,13 @@ from functools import cache
 from typing import Any, ClassVar, Protocol
 
 import attrs
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from cattrs import Converter
 from cattrs.gen import make_dict_unstructure_fn, override
 
+from dryapi_async.config import is_finite_number
 from dryapi_async.errors import InputError
-from dryapi_async.protocol.endpoint import CLIENT_PATH, STATUS_LANE, BodyKind, CallKind, Endpoint
+from dryapi_async.protocol.endpoint import DELIVERY_FIELDS, PRICES_LANE, BodyKind, CallKind, Endpoint
 from dryapi_async.protocol.files import Source
 from dryapi_async.protocol.untyped import is_object, is_sequence
 
@@ -25,7 +26,7 @@ ALWAYS = "dryapi_always"
 """Metadata key: sent as null (multipart: empty) even when unset."""
 
 
-class Request(attrs.AttrsInstance, Protocol):
+class Request(Protocol):
     """What can be encoded: an attrs instance that knows its endpoint."""
 
     endpoint: ClassVar[Endpoint]
@@ -73,7 +74,7 @@ class WireCall:
 
 
 @cache
-def _unstructure(cls: type[Request]) -> Callable[[Any], Mapping[str, Any]]:
+def _unstructure(cls: Any) -> Callable[[Any], Mapping[str, Any]]:
     """Prepare the way from a request to its wire fields: service's names, sources left as they are."""
     converter = Converter()
     renamed = {
@@ -89,12 +90,12 @@ def _leave(value: object) -> object:
 
 
 @cache
-def _always(cls: type[Request]) -> frozenset[str]:
+def _always(cls: Any) -> frozenset[str]:
     return frozenset(one.metadata.get(WIRE_NAME, one.name) for one in attrs.fields(cls) if ALWAYS in one.metadata)
 
 
 @cache
-def _file_kinds(cls: type[Request]) -> Mapping[str, str]:
+def _file_kinds(cls: Any) -> Mapping[str, str]:
     return {one.metadata.get(WIRE_NAME, one.name): one.metadata[FILE_KIND] for one in attrs.fields(cls) if FILE_KIND in one.metadata}
 
 
@@ -115,26 +116,56 @@ def encode(request: Request, *, webhook_url: str | None = None) -> WireCall:
     fields = wire_fields(request)
     if endpoint.kind == "submit" and webhook_url is not None:
         fields.setdefault("webhook_url", webhook_url)
-    return _call(endpoint.slug, endpoint.kind, endpoint.lane, endpoint.method, endpoint.body, fields, _file_kinds(type(request)))
+    slug, path = endpoint.slug, endpoint.path
+    if endpoint.path_field is not None:
+        path += f"/{quote_id(fields.pop(endpoint.path_field))}"
+    call = WireCall(slug=slug, kind=endpoint.kind, lane=endpoint.lane, path=path, method=endpoint.method)
+    return _fill(call, endpoint.body, fields, _file_kinds(type(request)))
 
 
-def _call(  # noqa: PLR0913, PLR0917  a row of the contract has this many columns
-    slug: str, kind: CallKind, lane: str, method: str, body: BodyKind, fields: Mapping[str, Any], file_kinds: Mapping[str, str]
-) -> WireCall:
-    path = f"{CLIENT_PATH}/{slug}"
+def encode_price(request: Request, measures: Mapping[str, float]) -> WireCall:
+    """Encode the question what a request would cost; ``measures`` stand in for the file or text that they measure.
+
+    Raises:
+        InputError: The operation has no price, or takes other measures.
+    """
+    endpoint = request.endpoint
+    price = endpoint.price
+    if price is None:
+        raise InputError(f"{endpoint.slug} has no price: it costs nothing.")
+    if measures and not set(measures) <= set(price.measures):
+        takes = ", ".join(price.measures) or "no measures"
+        raise InputError(f"The price of {endpoint.slug} takes {takes}, not {', '.join(sorted(set(measures) - set(price.measures)))}.")
+    for name, number in measures.items():
+        if not is_finite_number(number) or number <= 0:
+            raise InputError(f"The price of {endpoint.slug}: {name} must be a number over 0, not {number!r}.")
+    dropped = DELIVERY_FIELDS | set(price.replaces if measures else ())
+    kept = set(wire_fields(request)) - dropped
+    if price.fields is not None:
+        kept &= price.fields
+    fields = {name: value for name, value in wire_fields(request).items() if name in kept}
+    call = WireCall(
+        slug=f"{endpoint.slug}/price-calculation",
+        kind="price",
+        lane=PRICES_LANE,
+        path=f"{endpoint.path}/price-calculation",
+        method=endpoint.method,
+    )
+    return _fill(call, price.body, fields | dict(measures), _file_kinds(type(request)))
+
+
+def _fill(call: WireCall, body: BodyKind, fields: Mapping[str, Any], file_kinds: Mapping[str, str]) -> WireCall:
+    """Put the fields where the operation wants them: into JSON, a form, or the query."""
     try:
         if body == "json":
-            content = json.dumps(fields, allow_nan=False, separators=(",", ":"), ensure_ascii=False).encode()
-            return WireCall(slug=slug, kind=kind, lane=lane, path=path, method=method, content=content)
+            return evolve(call, content=json.dumps(fields, allow_nan=False, separators=(",", ":"), ensure_ascii=False).encode())
         if body == "multipart":
-            parts = tuple(_parts(fields, file_kinds))
-            return WireCall(slug=slug, kind=kind, lane=lane, path=path, method=method, parts=parts)
-        query = tuple((name, _query_text(value)) for name, value in fields.items())
+            return evolve(call, parts=tuple(_parts(fields, file_kinds)))
+        return evolve(call, query=tuple((name, _query_text(value)) for name, value in fields.items()))
     except UnicodeEncodeError as error:
         raise InputError(
-            f"{slug}: a text has a character that isn't Unicode ({error.reason} at {error.start}): clean it before sending."
+            f"{call.slug}: a text has a character that isn't Unicode ({error.reason} at {error.start}): clean it before sending."
         ) from None
-    return WireCall(slug=slug, kind=kind, lane=lane, path=path, method=method, query=query)
 
 
 def _parts(fields: Mapping[str, Any], file_kinds: Mapping[str, str]) -> Iterator[TextPart | FilePart]:
@@ -175,13 +206,6 @@ def plain_text(value: object) -> str:
 
 def _query_text(value: object) -> str:
     return ",".join(plain_text(one) for one in value) if is_sequence(value) else plain_text(value)
-
-
-def status_call(request_id: str) -> WireCall:
-    """Ask for a job's status."""
-    return WireCall(
-        slug="request-status", kind="read", lane=STATUS_LANE, path=f"{CLIENT_PATH}/request-status/{quote_id(request_id)}", method="GET"
-    )
 
 
 def quote_id(request_id: str) -> str:

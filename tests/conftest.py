@@ -1,0 +1,84 @@
+"""What tests over real sockets share: a loop whose clock jumps, the simulator, a client of it, and small requests."""
+
+import hashlib
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dryapi_async import Client, Image, Img2Img, Txt2Img
+from dryapi_async.calls import JobCall
+from dryapi_async.simulator import Received, Simulator
+from dryapi_async.simulator.blobs import tiny_picture, tiny_png
+from dryapi_async.testing import JumpingLoop
+
+REPOSITORY = Path(__file__).parents[1]
+FOX = Txt2Img(prompt="a fox in snow", model="Flux1schnell", width=256, height=192, steps=4, seed=7)
+PNG = tiny_png("a picture to upload")
+JPEG = tiny_picture("a picture to upload", "jpg")
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return "asyncio", {"loop_factory": JumpingLoop}
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep keys, hosts and proxies of the machine out of the tests."""
+    for name in list(os.environ):
+        if name.startswith("DRYAPI_") and name != "DRYAPI_OPENAPI":
+            monkeypatch.delenv(name)
+        elif name.lower() in {"http_proxy", "https_proxy", "all_proxy", "no_proxy", "netrc"}:
+            monkeypatch.delenv(name)
+
+
+def make_sim(**options: Any) -> Simulator:
+    """Make a simulator whose jobs take 2 s and whose results are small, unless said otherwise."""
+    return Simulator(**{"pictures": False, "seed": 1, "duration": 2.0, **options})
+
+
+def make_client(sim: Simulator, **options: Any) -> Client:
+    """Make a client of a simulator."""
+    return Client(**{"api_key": sim.key, "base_url": sim.url, **options})
+
+
+@pytest.fixture
+async def sim() -> AsyncIterator[Simulator]:
+    async with make_sim() as running:
+        yield running
+
+
+@pytest.fixture
+async def client(sim: Simulator) -> AsyncIterator[Client]:
+    async with make_client(sim) as opened:
+        yield opened
+
+
+def edit(client: Client, **fields: Any) -> JobCall[Image]:
+    """Call img2img with whatever is given as ``image`` or ``images``."""
+    return client.call(Img2Img(**{"prompt": "the same, at night", "model": "QwenImageEdit_Plus_NF4", "steps": 20, "seed": 42, **fields}))
+
+
+def seen(sim: Simulator, operation: str) -> list[Received]:
+    """Give the requests of one operation that the simulator received."""
+    return [one for one in sim.requests if one.operation == operation]
+
+
+def sha256(content: bytes | Path) -> str:
+    return hashlib.sha256(content if isinstance(content, bytes) else content.read_bytes()).hexdigest()
+
+
+def files_in(folder: Path) -> list[str]:
+    """Name everything in a folder, hidden files too."""
+    return sorted(str(one.relative_to(folder)) for one in folder.rglob("*"))
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Walk from an error to what it came from."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__ or found.__context__
