@@ -2,7 +2,7 @@
 
 import asyncio
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from decimal import Decimal
 from math import inf
 from os import PathLike
@@ -44,12 +44,13 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
         self._engine = engine
         self._timeout = timeout
         self._touched = False
-        self._steps: Coroutine[Any, Any, T_co] | None = None
+        self._steps: dict[asyncio.Task[Any] | None, Coroutine[Any, Any, T_co]] = {}
         self._work: asyncio.Task[T_co] | None = None
         self._trail = Trail()
         self._finishers = 0
         self._cutoff: asyncio.TimerHandle | None = None
-        self.__name__ = self.__qualname__ = operation.endpoint.slug
+        self.__name__: str = operation.endpoint.slug
+        self.__qualname__: str = operation.endpoint.slug
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.operation!r}>"
@@ -59,27 +60,34 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
 
     def send(self, value: Any, /) -> Any:
         """Run to the next suspension, as a coroutine does."""
-        return self._as_coroutine().send(value)
+        return self._step(lambda steps: steps.send(value))
 
     def throw(self, typ: Any, val: Any = None, tb: TracebackType | None = None, /) -> Any:
         """Raise inside, as a coroutine does."""
-        return self._as_coroutine().throw(typ) if val is None and tb is None else self._as_coroutine().throw(typ, val, tb)
+        return self._step(lambda steps: steps.throw(typ) if val is None and tb is None else steps.throw(typ, val, tb))
 
     def close(self) -> None:
         """Give the call up; what is on the wire is finished by the client."""
         self._touched = True
-        if self._steps is not None:
-            self._steps.close()
+        for steps in self._steps.values():
+            steps.close()
+        self._steps.clear()
 
     def __del__(self) -> None:
         if not self._touched:
             warnings.warn(f"call {self.__name__!r} was never awaited: nothing was sent", RuntimeWarning, stacklevel=2, source=self)
 
-    def _as_coroutine(self) -> Coroutine[Any, Any, T_co]:
+    def _step(self, go_on: Callable[[Coroutine[Any, Any, T_co]], Any]) -> Any:
+        """Run one step; each task that was made of this call has a coroutine of its own, so that any number of them can finish it."""
         self._touched = True
-        if self._steps is None:
-            self._steps = self._finish(self._timeout)
-        return self._steps
+        task = _current_task()
+        if task not in self._steps:
+            self._steps[task] = self._finish(self._timeout)
+        try:
+            return go_on(self._steps[task])
+        except BaseException:
+            self._steps.pop(task, None)
+            raise
 
     async def _finish(self, timeout: float | None) -> T_co:
         return await self._finish_by(deadline_after(timeout))
@@ -87,7 +95,7 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
     async def _finish_by(self, deadline: float) -> T_co:
         """Send if nothing was sent, else wait for what was; the answer, or the error, is the same for all."""
         self._touched = True
-        work = await self._join(deadline)
+        work, engine = await self._join(deadline)
         self._finishers += 1
         # The work keeps its own deadline and says more when it ends by it, so it goes first.
         patience = None if deadline == inf else deadline + _GRACE
@@ -108,9 +116,9 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
         finally:
             self._finishers -= 1
             if not self._finishers and not work.done():
-                self._leave(work)
+                self._leave(work, engine)
 
-    async def _join(self, deadline: float) -> asyncio.Task[T_co]:
+    async def _join(self, deadline: float) -> tuple[asyncio.Task[T_co], Engine]:
         """Find the task that sends, or start it."""
         if self._cutoff is not None:
             self._cutoff.cancel()
@@ -122,12 +130,12 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
         if self._work is None or self._work.cancelled():
             self._trail = Trail()
             self._work = engine.start(self._run(engine, deadline), self._trail)
-        return self._work
+        engine.give_back(self._work)
+        return self._work, engine
 
-    def _leave(self, work: asyncio.Task[T_co]) -> None:
+    def _leave(self, work: asyncio.Task[T_co], engine: Engine) -> None:
         """Nobody waits any more: stop what wasn't sent; what may be billed goes on, and its answer is kept."""
         if self._trail.may_be_billed:
-            engine = self._engine()
             engine.adopt(work)
             self._cutoff = engine.loop.call_later(engine.settings.timeouts.orphan, work.cancel)
         else:
@@ -155,6 +163,13 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
 
     async def _run(self, engine: Engine, deadline: float) -> T_co:
         raise TypeError(f"A call runs something on {engine!r} by {deadline!r}.")
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
 
 
 def _is_cancelling() -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from inspect import Parameter, signature
 from ssl import SSLContext
 from types import MethodType, TracebackType
-from typing import Any, Generic, ParamSpec, Self, TypeVar, cast, overload
+from typing import Any, Final, Generic, ParamSpec, Self, TypeVar, cast, overload
 
 import aiohttp
 
@@ -120,7 +120,7 @@ class Client:
         connector: aiohttp.BaseConnector | None = None,
         on_event: OnEvent | None = None,
     ) -> None:
-        self.settings = Settings.load(
+        self.settings: Settings = Settings.load(
             api_key=api_key,
             base_url=base_url,
             max_in_flight=max_in_flight,
@@ -144,31 +144,31 @@ class Client:
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
 
-    txt2img = job_method(ops.Txt2Img)
-    img2img = job_method(ops.Img2Img)
-    img_upscale = job_method(ops.ImgUpscale)
-    img_rmbg = job_method(ops.ImgRmbg)
-    img2txt = job_method(ops.Img2Txt)
-    txt2video = job_method(ops.Txt2Video)
-    img2video = job_method(ops.Img2Video)
-    aud2video = job_method(ops.Aud2Video)
-    vid_upscale = job_method(ops.VidUpscale)
-    vid_rmbg = job_method(ops.VidRmbg)
-    txt2audio = job_method(ops.Txt2Audio)
-    txt2music = job_method(ops.Txt2Music)
-    vid2txt = job_method(ops.Vid2Txt)
-    videofile2txt = job_method(ops.VideoFile2Txt)
-    aud2txt = job_method(ops.Aud2Txt)
-    audiofile2txt = job_method(ops.AudioFile2Txt)
-    txt2embedding = job_method(ops.Txt2Embedding)
+    txt2img: Final = job_method(ops.Txt2Img)
+    img2img: Final = job_method(ops.Img2Img)
+    img_upscale: Final = job_method(ops.ImgUpscale)
+    img_rmbg: Final = job_method(ops.ImgRmbg)
+    img2txt: Final = job_method(ops.Img2Txt)
+    txt2video: Final = job_method(ops.Txt2Video)
+    img2video: Final = job_method(ops.Img2Video)
+    aud2video: Final = job_method(ops.Aud2Video)
+    vid_upscale: Final = job_method(ops.VidUpscale)
+    vid_rmbg: Final = job_method(ops.VidRmbg)
+    txt2audio: Final = job_method(ops.Txt2Audio)
+    txt2music: Final = job_method(ops.Txt2Music)
+    vid2txt: Final = job_method(ops.Vid2Txt)
+    videofile2txt: Final = job_method(ops.VideoFile2Txt)
+    aud2txt: Final = job_method(ops.Aud2Txt)
+    audiofile2txt: Final = job_method(ops.AudioFile2Txt)
+    txt2embedding: Final = job_method(ops.Txt2Embedding)
 
-    prompt_image = instant_method(ops.PromptImage)
-    prompt_video = instant_method(ops.PromptVideo)
-    prompt_speech = instant_method(ops.PromptSpeech)
-    prompt_image2image = instant_method(ops.PromptImage2Image)
-    prompt_samples = instant_method(ops.PromptSamples)
+    prompt_image: Final = instant_method(ops.PromptImage)
+    prompt_video: Final = instant_method(ops.PromptVideo)
+    prompt_speech: Final = instant_method(ops.PromptSpeech)
+    prompt_image2image: Final = instant_method(ops.PromptImage2Image)
+    prompt_samples: Final = instant_method(ops.PromptSamples)
 
-    balance = instant_method(ops.ReadBalance)
+    balance: Final = instant_method(ops.ReadBalance)
 
     def models(self, type: str | None = None) -> ModelList:  # noqa: A002  the service's word
         """Read the models that the account may use: await it for a tuple of all, or iterate (``async for``) page by page. Free.

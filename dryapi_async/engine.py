@@ -26,7 +26,7 @@ from dryapi_async.protocol.status import Update, read_update
 from dryapi_async.protocol.wire import WireCall, encode
 from dryapi_async.tracking.watcher import Watcher
 
-logger = logging.getLogger("dryapi_async")
+logger: logging.Logger = logging.getLogger("dryapi_async")
 T = TypeVar("T")
 
 PAGE_SIZE: Final = 50
@@ -48,13 +48,13 @@ class Engine:
         ssl: SSLContext | None,
         on_event: OnEvent | None,
     ) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.settings = settings
-        self.threads = FileThreads()
-        self.http = Http(settings, session=session, connector=connector, ssl=ssl)
-        self.exchange = Exchange(self.http, self.threads, settings, on_event)
-        self.watcher = Watcher(settings, self.read_status_once, self.exchange.tell)
-        self.downloads = Downloads(self.http, self.threads, self.exchange, self.read_status)
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.settings: Settings = settings
+        self.threads: FileThreads = FileThreads()
+        self.http: Http = Http(settings, session=session, connector=connector, ssl=ssl)
+        self.exchange: Exchange = Exchange(self.http, self.threads, settings, on_event)
+        self.watcher: Watcher = Watcher(settings, self.read_status_once, self.exchange.tell)
+        self.downloads: Downloads = Downloads(self.http, self.threads, self.exchange, self.read_status)
         self._work: dict[asyncio.Task[Any], Trail] = {}
         self._models: tuple[Model, ...] | None = None
         self.orphans: deque[Any] = deque(maxlen=MOST_ORPHANS)
@@ -78,6 +78,10 @@ class Engine:
     def adopt(self, task: asyncio.Task[Any]) -> None:
         """Keep what becomes of a submit that nobody waits for any more."""
         task.add_done_callback(self._keep_orphan)
+
+    def give_back(self, task: asyncio.Task[Any]) -> None:
+        """Let go of a submit that somebody waits for again."""
+        task.remove_done_callback(self._keep_orphan)
 
     def _keep_orphan(self, task: asyncio.Task[Any]) -> None:
         if task.cancelled():

@@ -1,6 +1,8 @@
 """A handle on one paid job: a small value that outlives the process as its ticket."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
+from math import inf
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar, cast
@@ -11,6 +13,7 @@ from dryapi_async.errors import ConfigurationError, InputError, JobFailedError, 
 from dryapi_async.operations.base import JobOperation
 from dryapi_async.protocol.status import SUBMITTED, JobState, Update, fold
 from dryapi_async.tracking.board import Poll, Waiter
+from dryapi_async.tracking.watcher import Watcher
 
 if TYPE_CHECKING:
     from dryapi_async.operations.results import Result
@@ -31,7 +34,7 @@ class Job(Generic[R_co]):
     def __init__(
         self, request_id: str, operation: type[JobOperation[R_co]], engine: EngineSource, *, submitted_at: float | None = None
     ) -> None:
-        self.id = request_id
+        self.id: str = request_id
         self._operation = operation
         self._engine = engine
         self._submitted_at = submitted_at
@@ -61,7 +64,8 @@ class Job(Generic[R_co]):
             JobTimeoutError: The ``timeout`` (seconds, None for ever) passed; the job goes on.
             PollingFailedError: Too many reads failed in a row; the job goes on.
         """
-        waiter = self._join(timeout, poll)
+        watcher = self._engine().watcher
+        waiter = self._join(watcher, deadline_after(timeout), poll)
         try:
             while True:
                 update = await self._next(waiter, timeout)
@@ -69,7 +73,7 @@ class Job(Generic[R_co]):
                 if update.finished:
                     return
         finally:
-            self._engine().watcher.leave(waiter)
+            watcher.leave(waiter)
 
     async def result(self, *, timeout: float | None = DEFAULT_TIMEOUT, poll: Poll = None) -> R_co:
         """Wait until the job is done, and give its result.
@@ -81,16 +85,24 @@ class Job(Generic[R_co]):
             JobTimeoutError: The time was over; the job goes on and can be waited for again.
             PollingFailedError: Too many reads failed in a row; the job goes on.
         """
+        engine, deadline = self._engine(), deadline_after(timeout)
         if not self._known.finished:
-            waiter = self._join(timeout, poll)
+            waiter = self._join(engine.watcher, deadline, poll)
             try:
                 while not self._known.finished:
                     await self._next(waiter, timeout)
             finally:
-                self._engine().watcher.leave(waiter)
+                engine.watcher.leave(waiter)
         if self._known.state is JobState.ERROR:
             self._raise_failure()
-        return cast("R_co", await self._operation.read_result(self.id, self._known, self._engine().downloads))
+        time = asyncio.timeout_at(None if deadline == inf else deadline)
+        try:
+            async with time:
+                return cast("R_co", await self._operation.read_result(self.id, self._known, engine.downloads))
+        except TimeoutError:
+            if not time.expired():
+                raise
+            raise self._late("is done, but its result didn't come", timeout, reads=0) from None
 
     async def save(
         self,
@@ -104,32 +116,34 @@ class Job(Generic[R_co]):
         result = cast("Result", await self.result(timeout=timeout, poll=poll))
         return await result.save(path, format)
 
-    def _join(self, timeout: float | None, poll: Poll) -> Waiter:
+    def _join(self, watcher: Watcher, deadline: float, poll: Poll) -> Waiter:
         if poll is False:
             raise ConfigurationError("poll=False needs a webhook secret: without reads nothing else would ever tell a failure.")
         if poll is not None and (isinstance(poll, bool) or not poll >= 0):
             raise ConfigurationError(f"poll must be seconds between reads, 0 or more, not {poll!r}.")
-        engine = self._engine()
-        deadline = deadline_after(timeout)
-        return engine.watcher.join(self.id, self.ticket, submitted_at=self._submitted_at, known=self._known, poll=poll, deadline=deadline)
+        return watcher.join(self.id, self.ticket, submitted_at=self._submitted_at, known=self._known, poll=poll, deadline=deadline)
 
     async def _next(self, waiter: Waiter, timeout: float | None) -> Update:
         try:
             self._known = fold(self._known, await waiter.next())
         except TimeoutError:
-            known, reads = self._known, waiter.entry.reads
-            progress = "" if known.progress is None else f" at {known.progress:g} %"
-            raise JobTimeoutError(
-                f"Job {self.ticket} isn't done after {timeout or 0:g} s ({known.word}{progress}, {reads} reads). It goes on and is paid "
-                "for: wait again, or keep the ticket.",
-                request_id=self.id,
-                ticket=self.ticket,
-                state=known.state.value,
-                progress=known.progress,
-                reads=reads,
-                seconds=timeout or 0.0,
-            ) from None
+            raise self._late("isn't done", timeout, reads=waiter.entry.reads) from None
         return self._known
+
+    def _late(self, what: str, timeout: float | None, *, reads: int) -> JobTimeoutError:
+        known = self._known
+        progress = "" if known.progress is None else f" at {known.progress:g} %"
+        goes_on = "" if known.finished else "goes on and "
+        return JobTimeoutError(
+            f"Job {self.ticket} {what} after {timeout or 0:g} s ({known.word}{progress}, {reads} reads). It {goes_on}is paid "
+            "for: wait again, or keep the ticket.",
+            request_id=self.id,
+            ticket=self.ticket,
+            state=known.state.value,
+            progress=known.progress,
+            reads=reads,
+            seconds=timeout or 0.0,
+        )
 
     def _raise_failure(self) -> NoReturn:
         known = self._known

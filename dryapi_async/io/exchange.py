@@ -30,7 +30,7 @@ from dryapi_async.protocol.retry import Accept, Again, Answered, Broke, Unknown,
 from dryapi_async.protocol.status import excerpt
 from dryapi_async.protocol.wire import WireCall
 
-logger = logging.getLogger("dryapi_async")
+logger: logging.Logger = logging.getLogger("dryapi_async")
 T = TypeVar("T")
 
 LARGE_JSON: Final = 1_000_000

@@ -119,8 +119,8 @@ class Http:
         limit = settings.pool_size if given is None else given.limit or settings.pool_size
         if limit < settings.max_in_flight:
             raise ConfigurationError(f"The connector's limit of {limit} is below max_in_flight={settings.max_in_flight}: raise it.")
-        self.session = self._open_session(given, [] if session is None else session.trace_configs)
-        self.gate = Gate(limit, settings.timeouts.pool)
+        self.session: aiohttp.ClientSession = self._open_session(given, [] if session is None else session.trace_configs)
+        self.gate: Gate = Gate(limit, settings.timeouts.pool)
         times = settings.timeouts
         self._timeout = aiohttp.ClientTimeout(total=times.total, connect=times.connect, sock_connect=times.connect, sock_read=times.idle)
         self._headers = {
@@ -141,9 +141,12 @@ class Http:
             resolver=GuardedResolver(aiohttp.DefaultResolver(), self._rules, self._known_hosts()),
         )
         # Cookies, .netrc and proxies of the environment stay out of the session: nothing may add credentials to a request to storage.
-        return aiohttp.ClientSession(
+        session = aiohttp.ClientSession(
             connector=connector, connector_owner=given is None, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, trace_configs=traces
         )
+        # Else aiohttp repeats every GET on a lost connection by itself: prompts/samples would be billed twice, and failed reads count double.
+        session._retry_connection = False  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  no public switch; a test proves it
+        return session
 
     def _known_hosts(self) -> frozenset[str]:
         hosts = {

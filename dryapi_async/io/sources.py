@@ -32,8 +32,8 @@ class Reader:
 
     def __init__(self, source: Source) -> None:
         file = source if isinstance(source, File) else File(source)
-        self.file = file
-        self.label = describe(source)
+        self.file: File = file
+        self.label: str = describe(source)
         self._lock = threading.Lock()
         self._closed = False
         self._fd: int | None = None

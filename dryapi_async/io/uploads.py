@@ -31,8 +31,8 @@ class Body(Payload):
         super().__init__(None, content_type=content_type)
         self._size = size
         self._idle = idle
-        self.sent = False
-        self.whole = False
+        self.sent: bool = False
+        self.whole: bool = False
         self.error: DryAPIError | None = None
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:  # noqa: ARG002  the base class's signature

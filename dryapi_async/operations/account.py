@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Final
 from attrs import field, frozen
 
 from dryapi_async.errors import ResponseError
-from dryapi_async.operations.base import InstantOperation
-from dryapi_async.protocol.endpoint import FREE_LANE, STATUS_LANE, reading
+from dryapi_async.operations.base import InstantOperation, Reader
+from dryapi_async.protocol.endpoint import FREE_LANE, STATUS_LANE, Endpoint, reading
 from dryapi_async.protocol.replies import read_money
 from dryapi_async.protocol.status import Update, excerpt, read_text, read_update, unwrap
 from dryapi_async.protocol.untyped import is_list, is_object
@@ -150,16 +150,16 @@ def _truth(value: object) -> Any:
 class ReadBalance(InstantOperation[Balance]):
     """Read what the account has. Free and unlimited."""
 
-    endpoint: ClassVar = reading("balance", lane=FREE_LANE)
-    read_answer: ClassVar = staticmethod(read_balance)
+    endpoint: ClassVar[Endpoint] = reading("balance", lane=FREE_LANE)
+    read_answer: ClassVar[Reader] = staticmethod(read_balance)
 
 
 @frozen(kw_only=True)
 class ListModels(InstantOperation[ModelPage]):
     """Read one page of the models that the account may use. Free; ``client.models()`` reads them all."""
 
-    endpoint: ClassVar = reading("models", lane=FREE_LANE)
-    read_answer: ClassVar = staticmethod(read_models)
+    endpoint: ClassVar[Endpoint] = reading("models", lane=FREE_LANE)
+    read_answer: ClassVar[Reader] = staticmethod(read_models)
 
     page: int | None = None
     """From 1."""
@@ -175,8 +175,8 @@ class ListModels(InstantOperation[ModelPage]):
 class ReadStatus(InstantOperation[Update]):
     """Read a job's status. Basic accounts may do so 50 times a minute and 200 times a day, for all jobs together."""
 
-    endpoint: ClassVar = reading("request-status", lane=STATUS_LANE, path_field="request_id")
-    read_answer: ClassVar = staticmethod(read_update)
+    endpoint: ClassVar[Endpoint] = reading("request-status", lane=STATUS_LANE, path_field="request_id")
+    read_answer: ClassVar[Reader] = staticmethod(read_update)
 
     request_id: str
     """The service's id of the job."""

@@ -6,7 +6,7 @@ from attrs import field, frozen
 
 from dryapi_async.operations.base import JobOperation, file_field, show_sources
 from dryapi_async.operations.results import Audio
-from dryapi_async.protocol.endpoint import Price, job
+from dryapi_async.protocol.endpoint import Endpoint, Price, job
 from dryapi_async.protocol.files import Source
 
 
@@ -17,7 +17,7 @@ class Txt2Audio(JobOperation[Audio]):
     ``.price(count_text=<characters>)`` sends no text.
     """
 
-    endpoint: ClassVar = job(
+    endpoint: ClassVar[Endpoint] = job(
         "txt2audio",
         body="multipart",
         price=Price(
@@ -27,7 +27,7 @@ class Txt2Audio(JobOperation[Audio]):
             replaces=("text",),
         ),
     )
-    result_type: ClassVar = Audio
+    result_type: ClassVar[type[Audio]] = Audio
 
     text: str
     """What to say; the model limits its length."""
@@ -59,10 +59,10 @@ class Txt2Audio(JobOperation[Audio]):
 class Txt2Music(JobOperation[Audio]):
     """Make music from a description and lyrics. The model's limits are narrower than the ranges here (``client.models()``)."""
 
-    endpoint: ClassVar = job(
+    endpoint: ClassVar[Endpoint] = job(
         "txt2music", body="multipart", price=Price(body="json", fields=frozenset({"model", "duration", "inference_steps"}))
     )
-    result_type: ClassVar = Audio
+    result_type: ClassVar[type[Audio]] = Audio
 
     caption: str
     """What it is to sound like."""

@@ -8,7 +8,7 @@ from attrs import field, frozen
 from dryapi_async.errors import InputError
 from dryapi_async.operations.base import JobOperation, Lora, file_field, show_sources
 from dryapi_async.operations.results import Image, Text
-from dryapi_async.protocol.endpoint import Price, job
+from dryapi_async.protocol.endpoint import Endpoint, Price, job
 from dryapi_async.protocol.files import Source
 
 
@@ -19,8 +19,8 @@ class Txt2Img(JobOperation[Image]):
     Look the model up first (``client.models()``): sizes, steps and guidance have limits per model. Leave LoRAs out of first tries.
     """
 
-    endpoint: ClassVar = job("txt2img", body="json", price=Price(body="json"))
-    result_type: ClassVar = Image
+    endpoint: ClassVar[Endpoint] = job("txt2img", body="json", price=Price(body="json"))
+    result_type: ClassVar[type[Image]] = Image
 
     prompt: str
     """What to draw."""
@@ -51,12 +51,12 @@ class Img2Img(JobOperation[Image]):
     Look the model up first (``client.models()``): it limits how many pictures it takes (``max_input_images``, 1 when absent).
     """
 
-    endpoint: ClassVar = job(
+    endpoint: ClassVar[Endpoint] = job(
         "img2img",
         body="multipart",
         price=Price(body="json", fields=frozenset({"prompt", "negative_prompt", "model", "loras", "guidance", "steps", "seed"})),
     )
-    result_type: ClassVar = Image
+    result_type: ClassVar[type[Image]] = Image
 
     prompt: str
     """What to make of it."""
@@ -97,8 +97,8 @@ _BY_SIZE = Price(body="multipart", measures=("width", "height"), replaces=("imag
 class ImgRmbg(JobOperation[Image]):
     """Cut the background out of a picture. ``.price(width=..., height=...)`` uploads nothing."""
 
-    endpoint: ClassVar = job("img-rmbg", body="multipart", price=_BY_SIZE)
-    result_type: ClassVar = Image
+    endpoint: ClassVar[Endpoint] = job("img-rmbg", body="multipart", price=_BY_SIZE)
+    result_type: ClassVar[type[Image]] = Image
 
     image: Source = field(metadata=file_field("image"), repr=show_sources)
     """The picture: a path, bytes, a binary file, or ``File(...)``."""
@@ -112,8 +112,8 @@ class ImgRmbg(JobOperation[Image]):
 class ImgUpscale(JobOperation[Image]):
     """Make a picture larger; the model fixes the factor. ``.price(width=..., height=...)`` uploads nothing."""
 
-    endpoint: ClassVar = job("img-upscale", body="multipart", price=_BY_SIZE)
-    result_type: ClassVar = Image
+    endpoint: ClassVar[Endpoint] = job("img-upscale", body="multipart", price=_BY_SIZE)
+    result_type: ClassVar[type[Image]] = Image
 
     image: Source = field(metadata=file_field("image"), repr=show_sources)
     """The picture: a path, bytes, a binary file, or ``File(...)``."""
@@ -127,8 +127,8 @@ class ImgUpscale(JobOperation[Image]):
 class Img2Txt(JobOperation[Text]):
     """Read what is written in a picture (OCR). ``.price(width=..., height=...)`` uploads nothing."""
 
-    endpoint: ClassVar = job("img2txt", body="multipart", price=_BY_SIZE)
-    result_type: ClassVar = Text
+    endpoint: ClassVar[Endpoint] = job("img2txt", body="multipart", price=_BY_SIZE)
+    result_type: ClassVar[type[Text]] = Text
 
     image: Source = field(metadata=file_field("image"), repr=show_sources)
     """The picture: a path, bytes, a binary file, or ``File(...)``."""

@@ -5,8 +5,8 @@ from typing import ClassVar, Literal
 from attrs import field, frozen
 
 from dryapi_async.errors import ResponseError
-from dryapi_async.operations.base import InstantOperation, file_field, sent_always, show_sources
-from dryapi_async.protocol.endpoint import prompt_tool
+from dryapi_async.operations.base import InstantOperation, Reader, file_field, sent_always, show_sources
+from dryapi_async.protocol.endpoint import Endpoint, prompt_tool
 from dryapi_async.protocol.files import Source
 from dryapi_async.protocol.status import excerpt, read_text, unwrap
 from dryapi_async.protocol.untyped import is_object
@@ -51,8 +51,8 @@ def read_sample(body: object) -> SamplePrompt:
 class PromptImage(InstantOperation[EnhancedPrompt]):
     """Improve a prompt for `Txt2Img`. Billed; sent at most once."""
 
-    endpoint: ClassVar = prompt_tool("prompt/image", body="json")
-    read_answer: ClassVar = staticmethod(read_enhanced)
+    endpoint: ClassVar[Endpoint] = prompt_tool("prompt/image", body="json")
+    read_answer: ClassVar[Reader] = staticmethod(read_enhanced)
 
     prompt: str
     """At least 3 characters."""
@@ -64,8 +64,8 @@ class PromptImage(InstantOperation[EnhancedPrompt]):
 class PromptVideo(InstantOperation[EnhancedPrompt]):
     """Improve a prompt for `Txt2Video` or `Img2Video`. Billed; sent at most once."""
 
-    endpoint: ClassVar = prompt_tool("prompt/video", body="multipart")
-    read_answer: ClassVar = staticmethod(read_enhanced)
+    endpoint: ClassVar[Endpoint] = prompt_tool("prompt/video", body="multipart")
+    read_answer: ClassVar[Reader] = staticmethod(read_enhanced)
 
     prompt: str
     """At least 3 characters."""
@@ -79,8 +79,8 @@ class PromptVideo(InstantOperation[EnhancedPrompt]):
 class PromptSpeech(InstantOperation[EnhancedPrompt]):
     """Improve a text for `Txt2Audio`. Billed; sent at most once."""
 
-    endpoint: ClassVar = prompt_tool("prompt/speech", body="json")
-    read_answer: ClassVar = staticmethod(read_enhanced)
+    endpoint: ClassVar[Endpoint] = prompt_tool("prompt/speech", body="json")
+    read_answer: ClassVar[Reader] = staticmethod(read_enhanced)
 
     prompt: str
     """At least 3 characters."""
@@ -92,8 +92,8 @@ class PromptSpeech(InstantOperation[EnhancedPrompt]):
 class PromptImage2Image(InstantOperation[EnhancedPrompt]):
     """Improve a prompt for `Img2Img`. Billed; sent at most once."""
 
-    endpoint: ClassVar = prompt_tool("prompt/image2image", body="multipart")
-    read_answer: ClassVar = staticmethod(read_enhanced)
+    endpoint: ClassVar[Endpoint] = prompt_tool("prompt/image2image", body="multipart")
+    read_answer: ClassVar[Reader] = staticmethod(read_enhanced)
 
     prompt: str
     """At least 3 characters."""
@@ -107,8 +107,8 @@ class PromptImage2Image(InstantOperation[EnhancedPrompt]):
 class PromptSamples(InstantOperation[SamplePrompt]):
     """Ask for a prompt to start from. Billed though it is a GET; sent at most once."""
 
-    endpoint: ClassVar = prompt_tool("prompts/samples", body="query", method="GET")
-    read_answer: ClassVar = staticmethod(read_sample)
+    endpoint: ClassVar[Endpoint] = prompt_tool("prompts/samples", body="query", method="GET")
+    read_answer: ClassVar[Reader] = staticmethod(read_sample)
 
     type: Literal["text2image", "text2speech"]
     """What the prompt is for."""

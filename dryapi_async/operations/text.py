@@ -7,15 +7,15 @@ from attrs import frozen
 
 from dryapi_async.operations.base import JobOperation
 from dryapi_async.operations.results import Embedding
-from dryapi_async.protocol.endpoint import Price, job
+from dryapi_async.protocol.endpoint import Endpoint, Price, job
 
 
 @frozen(kw_only=True)
 class Txt2Embedding(JobOperation[Embedding]):
     """Make a vector of each text, in the texts' order."""
 
-    endpoint: ClassVar = job("txt2embedding", body="json", price=Price(body="json"))
-    result_type: ClassVar = Embedding
+    endpoint: ClassVar[Endpoint] = job("txt2embedding", body="json", price=Price(body="json"))
+    result_type: ClassVar[type[Embedding]] = Embedding
 
     input: str | Sequence[str]
     """One text, or up to 2,048; at most 8,192 tokens each and 300,000 together."""

@@ -6,7 +6,7 @@ from attrs import field, frozen
 
 from dryapi_async.operations.base import JobOperation, file_field, show_sources
 from dryapi_async.operations.results import Transcript
-from dryapi_async.protocol.endpoint import WHISPER_LANE, Price, job
+from dryapi_async.protocol.endpoint import WHISPER_LANE, Endpoint, Price, job
 from dryapi_async.protocol.files import Source
 
 
@@ -14,10 +14,10 @@ from dryapi_async.protocol.files import Source
 class Vid2Txt(JobOperation[Transcript]):
     """Write down what is said in a film on the web. ``.price(duration_seconds=...)`` asks without its address."""
 
-    endpoint: ClassVar = job(
+    endpoint: ClassVar[Endpoint] = job(
         "vid2txt", body="json", lane=WHISPER_LANE, price=Price(body="json", measures=("duration_seconds",), replaces=("video_url",))
     )
-    result_type: ClassVar = Transcript
+    result_type: ClassVar[type[Transcript]] = Transcript
 
     video_url: str
     """A page on YouTube, X, Twitch, Kick or TikTok."""
@@ -35,13 +35,13 @@ class Vid2Txt(JobOperation[Transcript]):
 class VideoFile2Txt(JobOperation[Transcript]):
     """Write down what is said in a film. ``.price(duration_seconds=...)`` uploads nothing."""
 
-    endpoint: ClassVar = job(
+    endpoint: ClassVar[Endpoint] = job(
         "videofile2txt",
         body="multipart",
         lane=WHISPER_LANE,
         price=Price(body="multipart", measures=("duration_seconds",), replaces=("video",)),
     )
-    result_type: ClassVar = Transcript
+    result_type: ClassVar[type[Transcript]] = Transcript
 
     video: Source = field(metadata=file_field("video"), repr=show_sources)
     """The film, with a sound track: MP4, MPEG, MOV, AVI, WMV, OGG."""
@@ -59,10 +59,10 @@ class VideoFile2Txt(JobOperation[Transcript]):
 class Aud2Txt(JobOperation[Transcript]):
     """Write down what is said in an X (Twitter) Space. ``.price(duration_seconds=...)`` asks without its address."""
 
-    endpoint: ClassVar = job(
+    endpoint: ClassVar[Endpoint] = job(
         "aud2txt", body="json", lane=WHISPER_LANE, price=Price(body="json", measures=("duration_seconds",), replaces=("audio_url",))
     )
-    result_type: ClassVar = Transcript
+    result_type: ClassVar[type[Transcript]] = Transcript
 
     audio_url: str
     """The Space's address; no other pages are taken."""
@@ -80,13 +80,13 @@ class Aud2Txt(JobOperation[Transcript]):
 class AudioFile2Txt(JobOperation[Transcript]):
     """Write down what is said in a recording. ``.price(duration_seconds=...)`` uploads nothing."""
 
-    endpoint: ClassVar = job(
+    endpoint: ClassVar[Endpoint] = job(
         "audiofile2txt",
         body="multipart",
         lane=WHISPER_LANE,
         price=Price(body="multipart", measures=("duration_seconds",), replaces=("audio",)),
     )
-    result_type: ClassVar = Transcript
+    result_type: ClassVar[type[Transcript]] = Transcript
 
     audio: Source = field(metadata=file_field("audio"), repr=show_sources)
     """The recording: AAC, MP3, OGG, WAV, WebM, FLAC."""

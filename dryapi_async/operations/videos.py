@@ -6,7 +6,7 @@ from attrs import field, frozen
 
 from dryapi_async.operations.base import JobOperation, file_field, show_sources
 from dryapi_async.operations.results import Video
-from dryapi_async.protocol.endpoint import Price, job
+from dryapi_async.protocol.endpoint import Endpoint, Price, job
 from dryapi_async.protocol.files import Source
 
 _BY_FRAMES: Final = Price(body="json", fields=frozenset({"width", "height", "steps", "frames", "fps", "model"}))
@@ -16,8 +16,8 @@ _BY_FRAMES: Final = Price(body="json", fields=frozenset({"width", "height", "ste
 class Txt2Video(JobOperation[Video]):
     """Make a film from words. Look the model up first (``client.models()``): frames, fps and steps have narrow limits per model."""
 
-    endpoint: ClassVar = job("txt2video", body="json", price=_BY_FRAMES)
-    result_type: ClassVar = Video
+    endpoint: ClassVar[Endpoint] = job("txt2video", body="json", price=_BY_FRAMES)
+    result_type: ClassVar[type[Video]] = Video
 
     prompt: str
     """What is to be seen."""
@@ -47,8 +47,8 @@ class Txt2Video(JobOperation[Video]):
 class Img2Video(JobOperation[Video]):
     """Make a film from a picture and words. Look the model up first (``client.models()``)."""
 
-    endpoint: ClassVar = job("img2video", body="multipart", price=_BY_FRAMES)
-    result_type: ClassVar = Video
+    endpoint: ClassVar[Endpoint] = job("img2video", body="multipart", price=_BY_FRAMES)
+    result_type: ClassVar[type[Video]] = Video
 
     prompt: str
     """What is to be seen."""
@@ -82,8 +82,8 @@ class Img2Video(JobOperation[Video]):
 class Aud2Video(JobOperation[Video]):
     """Make a film that follows a sound. Look the model up first (``client.models()``)."""
 
-    endpoint: ClassVar = job("aud2video", body="multipart", price=_BY_FRAMES)
-    result_type: ClassVar = Video
+    endpoint: ClassVar[Endpoint] = job("aud2video", body="multipart", price=_BY_FRAMES)
+    result_type: ClassVar[type[Video]] = Video
 
     prompt: str
     """What is to be seen."""
@@ -119,10 +119,10 @@ class Aud2Video(JobOperation[Video]):
 class VidUpscale(JobOperation[Video]):
     """Make a film larger. ``.price(width=..., height=..., duration=...)`` uploads nothing; without the duration it may come back 0."""
 
-    endpoint: ClassVar = job(
+    endpoint: ClassVar[Endpoint] = job(
         "vid-upscale", body="multipart", price=Price(body="multipart", measures=("width", "height", "duration"), replaces=("video",))
     )
-    result_type: ClassVar = Video
+    result_type: ClassVar[type[Video]] = Video
 
     video: Source = field(metadata=file_field("video"), repr=show_sources)
     """The film: MP4, MPEG, MOV, AVI, WMV, OGG."""
@@ -138,8 +138,10 @@ class VidUpscale(JobOperation[Video]):
 class VidRmbg(JobOperation[Video]):
     """Cut the background out of a film. No model of 2026 does it. ``.price(width=..., height=...)`` uploads nothing."""
 
-    endpoint: ClassVar = job("vid-rmbg", body="multipart", price=Price(body="multipart", measures=("width", "height"), replaces=("video",)))
-    result_type: ClassVar = Video
+    endpoint: ClassVar[Endpoint] = job(
+        "vid-rmbg", body="multipart", price=Price(body="multipart", measures=("width", "height"), replaces=("video",))
+    )
+    result_type: ClassVar[type[Video]] = Video
 
     video: Source = field(metadata=file_field("video"), repr=show_sources)
     """The film: MP4, MPEG, MOV, AVI, WMV, OGG."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import struct
 import zlib
@@ -77,7 +78,7 @@ class DiskBlob:
 
 @frozen
 class PaddedBlob:
-    """A small file followed by deterministic filler up to a size: any length without holding it."""
+    """A small file followed by filler (shifted by the seed) up to a size: any length without holding it."""
 
     content_type: str
     head: bytes
@@ -95,13 +96,18 @@ class PaddedBlob:
         stop = min(start + size, self.size)
         pieces = [self.head[start:stop]] if start < len(self.head) else []
         at = max(start, len(self.head))
-        filler = hashlib.shake_128(self.seed).digest(min(_FILLER, self.size)) if at < stop else b""
+        shift = int.from_bytes(self.seed[-4:], "big")
         while at < stop:
-            place = (at - len(self.head)) % len(filler)
-            piece = filler[place : place + stop - at]
+            place = (at - len(self.head) + shift) % _FILLER
+            piece = _fill()[place : place + stop - at]
             pieces.append(piece)
             at += len(piece)
         return b"".join(pieces)
+
+
+@functools.cache
+def _fill() -> bytes:
+    return hashlib.shake_128(b"filler").digest(_FILLER)
 
 
 def write_blob(path: Path, content_type: str, data: bytes) -> DiskBlob:

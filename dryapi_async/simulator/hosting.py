@@ -30,7 +30,7 @@ class Host:
     """The handlers of both ports, for one account."""
 
     def __init__(self, account: Account, scripts: list[Scripted], rng: random.Random, *, keepalive: float, drop_reused: bool) -> None:
-        self.record = account.digests
+        self.record: bool = account.digests
         self.drop_reused = drop_reused
         self.api_requests: deque[Received] = deque()
         self.storage_requests: deque[Received] = deque()

@@ -113,10 +113,10 @@ class Board:
     ) -> None:
         self.jobs: dict[str, SimJob] = {}
         self.billed: Counter[str] = Counter()
-        self.jobs_billed = 0
+        self.jobs_billed: int = 0
         self.speed = speed
         self.duration = duration
-        self.durations = dict(durations)
+        self.durations: dict[str, tuple[float, float]] = dict(durations)
         self.fail = fail
         self.listeners: list[Callable[[SimJob], None]] = []
         """Called when a job was made, and when one was moved by hand."""

@@ -44,8 +44,8 @@ class Connections(web.Server):
     def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], *, keepalive_timeout: float) -> None:
         # No access log, no decompression by surprise; lines as long as proxies take them.
         super().__init__(handler, keepalive_timeout=keepalive_timeout, access_log=None, max_line_size=65_536, max_field_size=65_536)
-        self.total = 0
-        self.peak = 0
+        self.total: int = 0
+        self.peak: int = 0
         self.open: dict[web.RequestHandler, asyncio.Transport] = {}
         self.requests: dict[web.RequestHandler, int] = {}
         self._watched: dict[web.RequestHandler, asyncio.Future[None]] = {}

@@ -62,9 +62,9 @@ class Waiter:
     __slots__ = ("_error", "_future", "_seen", "deadline", "entry", "poll")
 
     def __init__(self, entry: Entry, *, poll: Poll, deadline: float) -> None:
-        self.entry = entry
-        self.poll = poll
-        self.deadline = deadline
+        self.entry: Entry = entry
+        self.poll: Poll = poll
+        self.deadline: float = deadline
         self._seen = 0
         self._error: DryAPIError | None = None
         self._future: asyncio.Future[None] | None = None

@@ -1,10 +1,11 @@
 """Fixtures for tests that talk to the simulator through a plain aiohttp session."""
 
+import asyncio
 import io
 import os
 import struct
 import wave
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,21 @@ class open_talk:  # noqa: N801 - used like a function
         await self._talk.session.close()
 
 
+async def wait_until(condition: Callable[[], object]) -> None:
+    """Poll until something holds; five seconds at most."""
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event of its own
+            await asyncio.sleep(0.005)
+
+
 def make_bmp(side: int = 64) -> bytes:
     pixels = b"\x40\x80\xc0" * side * side
-    return b"BM" + struct.pack("<IHHI", 54 + len(pixels), 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, side, side, 1, 24, 0, len(pixels), 0, 0, 0, 0) + pixels
+    return (
+        b"BM"
+        + struct.pack("<IHHI", 54 + len(pixels), 0, 0, 54)
+        + struct.pack("<IiiHHIIiiII", 40, side, side, 1, 24, 0, len(pixels), 0, 0, 0, 0)
+        + pixels
+    )
 
 
 def make_png(width: int = 64, height: int = 48) -> bytes:

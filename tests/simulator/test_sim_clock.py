@@ -5,16 +5,17 @@ import gc
 import logging
 import selectors
 import threading
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
 
 from dryapi_async.simulator import Fault, Simulator
 
-from .conftest import IMG2IMG, TXT2IMG, make_png, open_talk
+from .conftest import IMG2IMG, TXT2IMG, make_png, open_talk, wait_until
 
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NEVER = aiohttp.ClientTimeout(total=None)
 
@@ -53,7 +54,10 @@ def test_all_time_is_the_loops() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         wall = threading.get_native_id(), loop.time()
-        async with Simulator(duration=600, tier="basic", link_seconds=3600, epoch=1_700_000_000, seed=1) as sim, open_talk(sim, timeout=NEVER) as talk:
+        async with (
+            Simulator(duration=600, tier="basic", link_seconds=3600, epoch=1_700_000_000, seed=1) as sim,
+            open_talk(sim, timeout=NEVER) as talk,
+        ):
             ids = [await talk.submit() for _ in range(3)]
             assert (await talk.post("txt2img", TXT2IMG))[0] == 429
             await asyncio.sleep(300)
@@ -87,9 +91,11 @@ def test_nothing_is_left_behind(caplog: pytest.LogCaptureFixture) -> None:
                 folders.append(sim._folder)
                 if fault is not None:
                     sim.script("img2img", fault)
-                upload = asyncio.create_task(talk.upload("img2img", IMG2IMG, [("image", make_png() + b"\0" * 3_000_000, "a.png", "image/png")]))
-                while not sim.requests or (fault is None and not upload.done()):
-                    await asyncio.sleep(0.01)
+                upload = asyncio.create_task(
+                    talk.upload("img2img", IMG2IMG, [("image", make_png() + b"\0" * 900_000, "a.png", "image/png")])
+                )
+                await wait_until(lambda task=upload, fault=fault, seen=sim.requests: task.done() or (fault is not None and seen))
+                assert upload.done() == (fault is None)
                 await sim.close()
                 await sim.close()
                 await asyncio.gather(upload, return_exceptions=True)

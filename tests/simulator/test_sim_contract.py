@@ -13,9 +13,12 @@ import pytest
 from dryapi_async.simulator import Simulator
 from dryapi_async.simulator.contract import FILE_KINDS, OPERATIONS, Field
 
-from .conftest import FILES, OPENAPI, Talk, open_talk
+from .conftest import FILES, OPENAPI, open_talk
 
-pytestmark = [pytest.mark.anyio, pytest.mark.skipif(not OPENAPI.exists(), reason=f"the service's document isn't at {OPENAPI} (DRYAPI_OPENAPI)")]
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(not OPENAPI.exists(), reason=f"the service's document isn't at {OPENAPI} (DRYAPI_OPENAPI)"),
+]
 PREFIX = "/api/v1/client/"
 
 
@@ -209,7 +212,11 @@ async def test_schemathesis_finds_nothing(document: dict[str, Any], tmp_path: Pa
         seen = {(each.operation, each.status) for each in sim.requests}
     answered = {operation for operation, status in seen if status == 200}
     # A random file is no film and no sound: those operations are filled with files by the test above.
-    needing_files = {slug for slug, row in OPERATIONS.items() if any(field.required and field.kind in {"audio", "video"} for field in row.fields.values())}
+    needing_files = {
+        slug
+        for slug, row in OPERATIONS.items()
+        if any(field.required and field.kind in {"audio", "video"} for field in row.fields.values())
+    }
     assert set(OPERATIONS) - answered <= needing_files
     assert {status for _, status in seen} >= {200, 401, 422}
 

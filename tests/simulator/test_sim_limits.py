@@ -90,7 +90,10 @@ def test_what_shares_a_pot() -> None:
     assert shared.pot("txt2img") is shared.pot("request-status") is shared.pot("prompt/image")
     assert shared.pot("balance") is None
     custom = Limiter("none", {"txt2img": (2, 5), "*": (9, 1, 7)})
-    assert [(pot.limit, pot.seconds, pot.daily) for pot in (custom.pot("txt2img"), custom.pot("img2img")) if pot] == [(2, 5, None), (9, 1, 7)]
+    assert [(pot.limit, pot.seconds, pot.daily) for pot in (custom.pot("txt2img"), custom.pot("img2img")) if pot] == [
+        (2, 5, None),
+        (9, 1, 7),
+    ]
     assert custom.pot("img2img") is not custom.pot("txt2audio")
 
 

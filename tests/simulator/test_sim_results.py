@@ -119,7 +119,15 @@ async def test_a_video_is_a_short_animation(talk: Talk) -> None:
 
 @pytest.mark.parametrize(("duration", "frames"), [(10, 80_000), (12.5, 100_000)])
 async def test_music_has_the_length_asked_for(talk: Talk, duration: float, frames: int) -> None:
-    fields = {"caption": "calm", "model": "ACE-Step-v1.5-turbo", "duration": duration, "inference_steps": 8, "guidance_scale": 1, "seed": 1, "format": "mp3"}
+    fields = {
+        "caption": "calm",
+        "model": "ACE-Step-v1.5-turbo",
+        "duration": duration,
+        "inference_steps": 8,
+        "guidance_scale": 1,
+        "seed": 1,
+        "format": "mp3",
+    }
     data, content_type = await fetch(talk, await talk.submit("txt2music", fields))
     with wave.open(io.BytesIO(data)) as sound:
         assert (content_type, sound.getnframes(), sound.getframerate()) == ("audio/wav", frames, 8000)

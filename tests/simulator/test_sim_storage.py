@@ -81,7 +81,13 @@ async def test_ranges(drawn: bool) -> None:
         _, whole, headers = await talk.download(link)
         assert drawn or len(whole) == 700_001
         size, tag = len(whole), headers["ETag"]
-        for asked, start, stop in [("0-0", 0, 1), ("5-99", 5, 100), ("100-", 100, size), ("-7", size - 7, size), (f"9-{size * 2}", 9, size)]:
+        for asked, start, stop in [
+            ("0-0", 0, 1),
+            ("5-99", 5, 100),
+            ("100-", 100, size),
+            ("-7", size - 7, size),
+            (f"9-{size * 2}", 9, size),
+        ]:
             status, data, found = await talk.download(link, Range=f"bytes={asked}")
             assert (status, data) == (206, whole[start:stop]), asked
             assert found["Content-Range"] == f"bytes {start}-{stop - 1}/{size}"

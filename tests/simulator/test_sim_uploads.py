@@ -14,7 +14,7 @@ from dryapi_async.simulator import Simulator
 from dryapi_async.simulator.receive import nest
 from dryapi_async.simulator.sniff import measure, sniff
 
-from .conftest import IMG2IMG, Talk, make_bmp, make_mp4, make_png, make_wav, open_talk
+from .conftest import IMG2IMG, Talk, make_bmp, make_mp4, make_png, make_wav, open_talk, wait_until
 
 pytestmark = pytest.mark.anyio
 BOUNDARY = "frontier"
@@ -49,10 +49,10 @@ async def test_a_file_arrives_whole_and_is_removed_at_the_end() -> None:
         assert file.sha256 == hashlib.sha256(png).hexdigest()
         assert file.path is not None
         path = Path(file.path)
-        assert path.read_bytes() == png
+        assert path.read_bytes() == png  # noqa: ASYNC240 - a small file, nobody waits
         assert "Transfer-Encoding" not in seen.headers
         assert seen.fields == IMG2IMG
-    assert not path.exists()
+    assert not path.exists()  # noqa: ASYNC240 - the same
     assert not path.parent.parent.exists()
 
 
@@ -65,9 +65,11 @@ async def test_files_are_only_hashed_if_asked() -> None:
 
 @pytest.mark.parametrize("seed", range(12))
 async def test_any_bytes_in_any_chunks_arrive_whole(sim: Simulator, talk: Talk, seed: int) -> None:
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311 - test data, no secrets
     traps = [b"\r\n--", f"--{BOUNDARY}".encode(), f"\r\n-{BOUNDARY}".encode(), b"\r", b"\n", f"\r\n--{BOUNDARY[:-1]}x".encode()]
-    data = b"\x89PNG\r\n\x1a\n" + b"".join(rng.choice([rng.choice(traps), rng.randbytes(rng.randrange(400))]) for _ in range(rng.randrange(80)))
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(
+        rng.choice([rng.choice(traps), rng.randbytes(rng.randrange(400))]) for _ in range(rng.randrange(80))
+    )
     fields = [(part(name), value.encode()) for name, value in IMG2IMG.items()]
     body = lay_out([*fields, (part("image", "a.png"), data), (part("webhook_url"), b"")])
     status, answer = await post_raw(talk, body, rng.choice([1, 3, 17, 500, 70_000]) if len(body) < 4000 else rng.choice([61, 997, 70_000]))
@@ -139,14 +141,14 @@ async def test_a_big_upload_is_never_in_memory(tmp_path: Path) -> None:
 async def test_a_client_that_goes_away_in_its_body_makes_no_job(sim: Simulator) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", int(sim.url.rpartition(":")[2]))
     head = f"POST /api/v1/client/img2img HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {sim.key}\r\n"
-    writer.write((head + f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\nContent-Length: 100000\r\n\r\n").encode() + b"--frontier\r\n")
+    writer.write(
+        (head + f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\nContent-Length: 100000\r\n\r\n").encode() + b"--frontier\r\n"
+    )
     await writer.drain()
-    while not sim.requests:
-        await asyncio.sleep(0.01)
+    await wait_until(lambda: sim.requests)
     writer.close()
     await writer.wait_closed()
-    while sim.connections.open:
-        await asyncio.sleep(0.01)
+    await wait_until(lambda: not sim.connections.open)
     assert sim.requests[-1].status is None
     assert not sim.jobs
     assert reader.at_eof() or await reader.read() == b""
@@ -167,7 +169,9 @@ async def test_expect_100_asks_for_the_body_only_after_the_key_was_seen(sim: Sim
 
 
 @pytest.mark.parametrize("kind", ["application/json", "application/x-www-form-urlencoded", "text/plain", "application/json; charset=utf-8"])
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"prompt": {"a": []}}', b"a[b=c&[x]=1&&=&a[][]=1"])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"prompt": {"a": []}}', b"a[b=c&[x]=1&&=&a[][]=1"]
+)
 async def test_any_body_is_refused_in_words(talk: Talk, kind: str, body: bytes) -> None:
     status, answer = await talk.send("POST", "txt2img", data=body, headers={"Content-Type": kind})
     assert status == 422
@@ -195,9 +199,28 @@ async def test_loras_come_as_bracketed_parts_or_as_json(sim: Simulator, talk: Ta
 
 
 def test_formats_are_told_by_their_first_bytes() -> None:
-    heads = {"bmp": make_bmp(), "png": make_png(), "wav": make_wav(), "mp4": make_mp4(), "mp3": b"\xff\xfb\x90\x00", "aac": b"\xff\xf1\x50\x80"}
-    heads |= {"gif": b"GIF89a", "webp": b"RIFF\0\0\0\0WEBPVP8 ", "flac": b"fLaC", "ogg": b"OggS", "m4a": b"\0\0\0\x20ftypM4A ", "avi": b"RIFF\0\0\0\0AVI "}
-    heads |= {"mov": b"\0\0\0\x14ftypqt  ", "webm": b"\x1aE\xdf\xa3", "svg": b'<?xml version="1.0"?><svg xmlns="x"/>', "jpeg": b"\xff\xd8\xff\xe0"}
+    heads = {
+        "bmp": make_bmp(),
+        "png": make_png(),
+        "wav": make_wav(),
+        "mp4": make_mp4(),
+        "mp3": b"\xff\xfb\x90\x00",
+        "aac": b"\xff\xf1\x50\x80",
+    }
+    heads |= {
+        "gif": b"GIF89a",
+        "webp": b"RIFF\0\0\0\0WEBPVP8 ",
+        "flac": b"fLaC",
+        "ogg": b"OggS",
+        "m4a": b"\0\0\0\x20ftypM4A ",
+        "avi": b"RIFF\0\0\0\0AVI ",
+    }
+    heads |= {
+        "mov": b"\0\0\0\x14ftypqt  ",
+        "webm": b"\x1aE\xdf\xa3",
+        "svg": b'<?xml version="1.0"?><svg xmlns="x"/>',
+        "jpeg": b"\xff\xd8\xff\xe0",
+    }
     assert {name: sniff(head) for name, head in heads.items()} == {name: name for name in heads}
     assert sniff(b"hello") is None
     assert sniff(b"") is None

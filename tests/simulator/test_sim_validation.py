@@ -52,7 +52,12 @@ async def test_one_error_has_no_count_and_two_say_error(talk: Talk) -> None:
         ("webhook_url", "http://example.com/hook", "webhook_url", "The webhook url field must be a valid HTTPS URL."),
         ("webhook_url", "ftp://example.com", "webhook_url", "The webhook url field must be a valid URL."),
         ("webhook_url", "https://[", "webhook_url", "The webhook url field must be a valid URL."),
-        ("webhook_url", "https://example.com/" + "x" * 2048, "webhook_url", "The webhook url field must not be greater than 2048 characters."),
+        (
+            "webhook_url",
+            "https://example.com/" + "x" * 2048,
+            "webhook_url",
+            "The webhook url field must not be greater than 2048 characters.",
+        ),
     ],
 )
 async def test_a_wrong_value_is_named(talk: Talk, name: str, value: Any, field: str, words: str) -> None:
@@ -110,7 +115,11 @@ async def test_exactly_one_of_image_and_images(talk: Talk) -> None:
 @pytest.mark.parametrize(
     ("field", "data", "errors"),
     [
-        ("image", b"hello", ["The image field must be an image.", "The image field must be a file of type: jpg, jpeg, png, gif, bmp, webp."]),
+        (
+            "image",
+            b"hello",
+            ["The image field must be an image.", "The image field must be a file of type: jpg, jpeg, png, gif, bmp, webp."],
+        ),
         ("images", make_png(), ["The images field must be an array."]),
         ("image[]", make_png(), ["The image field must be a file."]),
     ],
@@ -127,7 +136,9 @@ async def test_an_item_of_images_is_named_by_its_index(talk: Talk) -> None:
 
 
 async def test_a_text_in_place_of_a_file(talk: Talk) -> None:
-    assert (await talk.upload("img-rmbg", {"model": "Ben2", "image": "x"}, []))[1]["errors"] == {"image": ["The image field must be a file."]}
+    assert (await talk.upload("img-rmbg", {"model": "Ben2", "image": "x"}, []))[1]["errors"] == {
+        "image": ["The image field must be a file."]
+    }
     assert (await talk.upload("img-rmbg", {"model": "Ben2", "image": ""}, []))[1]["errors"] == {"image": ["The image field is required."]}
 
 
@@ -143,7 +154,9 @@ async def test_no_booleans_in_json(talk: Talk, value: Any) -> None:
     assert list((await talk.post("vid2txt", fields))[1]["errors"]) == ["include_ts"]
 
 
-@pytest.mark.parametrize(("value", "taken"), [("1", True), ("0", True), ("true", True), ("false", True), ("yes", False), ("", False), ("True", False)])
+@pytest.mark.parametrize(
+    ("value", "taken"), [("1", True), ("0", True), ("true", True), ("false", True), ("yes", False), ("", False), ("True", False)]
+)
 async def test_booleans_in_forms(sim: Simulator, talk: Talk, value: str, taken: bool) -> None:
     name, data, kind = FILES["audio"][0], FILES["audio"][1], FILES["audio"][2]
     status, body = await talk.upload("audiofile2txt", {"include_ts": value, "model": "WhisperLargeV3"}, [("audio", data, name, kind)])
@@ -155,7 +168,11 @@ async def test_booleans_in_forms(sim: Simulator, talk: Talk, value: str, taken: 
 @pytest.mark.parametrize(
     ("path", "fields", "missing"),
     [
-        ("txt2video", {"prompt": "x", "width": 512, "height": 512, "steps": 20, "frames": 97, "seed": 1, "model": "Ltx2_19B_Dist_FP8"}, "fps"),
+        (
+            "txt2video",
+            {"prompt": "x", "width": 512, "height": 512, "steps": 20, "frames": 97, "seed": 1, "model": "Ltx2_19B_Dist_FP8"},
+            "fps",
+        ),
         ("vid2txt", {"video_url": "https://youtu.be/x", "include_ts": True}, "model"),
         ("prompt/image", {"prompt": "a fox"}, "negative_prompt"),
         ("prompt/image", {"negative_prompt": None}, "prompt"),
@@ -177,7 +194,13 @@ async def test_what_is_asked_for_in_practice(talk: Talk, path: str, fields: dict
 
 @pytest.mark.parametrize(
     ("more", "missing"),
-    [({"mode": "voice_clone"}, "ref_audio"), ({"mode": "voice_design"}, "instruct"), ({"mode": "singing"}, "mode"), ({"speed": 9}, "speed"), ({}, None)],
+    [
+        ({"mode": "voice_clone"}, "ref_audio"),
+        ({"mode": "voice_design"}, "instruct"),
+        ({"mode": "singing"}, "mode"),
+        ({"speed": 9}, "speed"),
+        ({}, None),
+    ],
 )
 async def test_speech_modes_ask_for_their_field(talk: Talk, more: dict[str, Any], missing: str | None) -> None:
     fields = {"text": "Hello", "model": "Kokoro", "lang": "en-us", "speed": 1, "format": "flac", "sample_rate": 24000, **more}
@@ -186,7 +209,15 @@ async def test_speech_modes_ask_for_their_field(talk: Talk, more: dict[str, Any]
 
 
 async def test_music_takes_no_lyrics_and_a_known_time_signature_only(talk: Talk) -> None:
-    fields = {"caption": "calm", "model": "ACE-Step-v1.5-turbo", "duration": 10, "inference_steps": 8, "guidance_scale": 1, "seed": 1, "format": "mp3"}
+    fields = {
+        "caption": "calm",
+        "model": "ACE-Step-v1.5-turbo",
+        "duration": 10,
+        "inference_steps": 8,
+        "guidance_scale": 1,
+        "seed": 1,
+        "format": "mp3",
+    }
     assert (await talk.post("txt2music", fields))[0] == 200
     assert list((await talk.post("txt2music", {**fields, "timesignature": 5}))[1]["errors"]) == ["timesignature"]
     assert list((await talk.post("txt2music", {**fields, "duration": 5}))[1]["errors"]) == ["duration"]
