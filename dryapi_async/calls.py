@@ -111,7 +111,8 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
             raise self._late() from None
         except asyncio.CancelledError:
             if work.cancelled() and not _is_cancelling():
-                raise ClientClosedError(f"The client was closed before {self.__name__} was sent: nothing was billed.") from None
+                closed = ClientClosedError(f"The client was closed before {self.__name__} was sent: nothing was billed.")
+                raise (self._trail.lost or closed) from None
             raise
         finally:
             self._finishers -= 1
@@ -123,9 +124,11 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
         if self._cutoff is not None:
             self._cutoff.cancel()
             self._cutoff = None
-        if self._work is not None and self._work.cancelling():
+        if self._work is not None and self._work.cancelling() and not self._work.done():
             # It was given up before anything was sent; only its end tells for sure.
             await asyncio.wait([self._work])
+        if self._trail.lost is not None:
+            raise self._trail.lost
         engine = self._engine()
         if self._work is None or self._work.cancelled():
             self._trail = Trail()

@@ -29,6 +29,8 @@ from dryapi_async.tracking.watcher import Watcher
 logger: logging.Logger = logging.getLogger("dryapi_async")
 T = TypeVar("T")
 
+_open: Final[set[Http]] = set()
+"""Connections that are open. A client that is dropped unclosed is closed by its loop a moment later, and they must live until then."""
 PAGE_SIZE: Final = 50
 """The most models that the live service gives at once."""
 MOST_PAGES: Final = 1000
@@ -56,6 +58,7 @@ class Engine:
         self.watcher: Watcher = Watcher(settings, self.read_status_once, self.exchange.tell)
         self.downloads: Downloads = Downloads(self.http, self.threads, self.exchange, self.read_status)
         self._work: dict[asyncio.Task[Any], Trail] = {}
+        self._adopted: set[asyncio.Task[Any]] = set()
         self._models: tuple[Model, ...] | None = None
         self.orphans: deque[Any] = deque(maxlen=MOST_ORPHANS)
         self._keeper = _keep(self.http, self.threads)
@@ -70,28 +73,25 @@ class Engine:
         task.add_done_callback(self._forget)
         return task
 
-    def _forget(self, task: asyncio.Task[Any]) -> None:
-        del self._work[task]
-        if not task.cancelled():
-            task.exception()
-
     def adopt(self, task: asyncio.Task[Any]) -> None:
         """Keep what becomes of a submit that nobody waits for any more."""
-        task.add_done_callback(self._keep_orphan)
+        self._adopted.add(task)
 
     def give_back(self, task: asyncio.Task[Any]) -> None:
         """Let go of a submit that somebody waits for again."""
-        task.remove_done_callback(self._keep_orphan)
+        self._adopted.discard(task)
 
-    def _keep_orphan(self, task: asyncio.Task[Any]) -> None:
-        if task.cancelled():
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        trail = self._work.pop(task)
+        error = trail.lost if task.cancelled() else task.exception()
+        if task not in self._adopted:
             return
-        error = task.exception()
-        if error is None:
+        self._adopted.discard(task)
+        if error is not None:
+            logger.warning("a cancelled submit ended with %s: %s", type(error).__name__, error)
+        elif not task.cancelled():
             self.orphans.append(task.result())
             logger.warning("a cancelled submit was accepted: %r is kept in client.orphans", task.result())
-        else:
-            logger.warning("a cancelled submit ended with %s: %s", type(error).__name__, error)
 
     async def read_status(self, request_id: str) -> Update:
         """Read a job's status, repeated as any reading is."""
@@ -150,11 +150,13 @@ def _status_call(request_id: str) -> WireCall:
 
 async def _keep(http: Http, threads: FileThreads) -> AsyncGenerator[None, None]:
     """Hold connections and threads; a loop that ends closes its generators, and so these."""
+    _open.add(http)
     try:
         yield
     finally:
         threads.close()
         await http.close()
+        _open.discard(http)
 
 
 def deadline_after(seconds: float | None) -> float:

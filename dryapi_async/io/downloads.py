@@ -1,6 +1,7 @@
 """Results on disk, whole or not at all; an expired link is renewed by one status read, a cut transfer goes on where it was."""
 
 import asyncio
+import errno
 import os
 import random
 import secrets
@@ -114,6 +115,7 @@ class Downloads:
         if transfer.url is None:
             await self._renew(transfer)
         while True:
+            self._http.check_open()
             transfer.attempt += 1
             response: aiohttp.ClientResponse | None = None
             failure: Exception | None = None
@@ -122,8 +124,9 @@ class Downloads:
                     response = await self._request(transfer)
                     async with response:
                         if response.status < 300:  # noqa: PLR2004  success
-                            async for piece in self._body(transfer, response):
-                                yield piece
+                            with self._http.reading(response):
+                                async for piece in self._body(transfer, response):
+                                    yield piece
                             return
             except (aiohttp.ClientError, TimeoutError) as error:
                 if isinstance(error, PoolTimeoutError):
@@ -182,6 +185,7 @@ class Downloads:
 
     async def _recover(self, transfer: Transfer, response: aiohttp.ClientResponse | None, failure: Exception | None) -> None:
         """Get ready for another attempt, or raise what became of the transfer."""
+        self._http.check_open()
         job = transfer.link.request_id
         if failure is None and response is not None and response.status in _EXPIRED:
             if transfer.renewed:
@@ -227,8 +231,12 @@ def _validator(response: aiohttp.ClientResponse) -> str | None:
 
 
 def _split_target(target: Path) -> tuple[Path, str]:
-    """Split a target into its folder and name; a directory has no name yet."""
-    return (target, "") if target.is_dir() else (target.parent, target.name)
+    """Split a target into its folder and name; a directory has no name yet. A device or a pipe isn't a target: it would be replaced."""
+    if target.is_dir():
+        return target, ""
+    if target.exists() and not target.is_file():
+        raise FileExistsError(errno.EEXIST, "it is there and is no plain file, so it isn't replaced", str(target))
+    return target.parent, target.name
 
 
 def _rename(part: Path, final: Path) -> Path:

@@ -46,6 +46,8 @@ class Trail:
     attempt: int = 0
     started_at: float = 0.0
     body: Body | None = field(default=None, repr=False)
+    lost: SubmissionUnknownError | None = None
+    """Why its fate is unknown, where it was cut off on its way."""
 
     @property
     def may_be_billed(self) -> bool:
@@ -158,9 +160,8 @@ class Exchange:
         try:
             outcome = await self._http.send(call, body, seconds_left=None if seconds_left == inf else seconds_left)
         except asyncio.CancelledError:
-            # Billed calls run in tasks of our own: who cancels one learns that a payment's fate is open, which matters more.
             if trail.may_be_billed:
-                raise self._unknown(call, trail, "waiting", "it was cut off before its answer came", None) from None
+                trail.lost = self._unknown(call, trail, "waiting", "it was cut off before its answer came", None)
             raise
         # An answer that says yes is still a payment to be told: only a refusal or a break ends that.
         trail.on_wire = isinstance(outcome, Answer) and outcome.status < 300  # noqa: PLR2004  success

@@ -1,7 +1,8 @@
 """The connections of one client on one loop: a single request at a time, no opinion about what to do with its outcome."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from ssl import SSLContext
 from typing import Final
 from urllib.parse import urlsplit
@@ -13,7 +14,15 @@ from attrs import frozen
 from yarl import URL
 
 from dryapi_async.config import Retry, Settings
-from dryapi_async.errors import ConfigurationError, ConnectError, PoolTimeoutError, RequestTimeoutError, ResponseError, TransportError
+from dryapi_async.errors import (
+    ClientClosedError,
+    ConfigurationError,
+    ConnectError,
+    PoolTimeoutError,
+    RequestTimeoutError,
+    ResponseError,
+    TransportError,
+)
 from dryapi_async.io.uploads import Body
 from dryapi_async.protocol.links import LinkRules, is_private, mask
 from dryapi_async.protocol.wire import WireCall
@@ -120,6 +129,7 @@ class Http:
         if limit < settings.max_in_flight:
             raise ConfigurationError(f"The connector's limit of {limit} is below max_in_flight={settings.max_in_flight}: raise it.")
         self.session: aiohttp.ClientSession = self._open_session(given, [] if session is None else session.trace_configs)
+        self._reading: set[aiohttp.ClientResponse] = set()
         self.gate: Gate = Gate(limit, settings.timeouts.pool)
         times = settings.timeouts
         self._timeout = aiohttp.ClientTimeout(total=times.total, connect=times.connect, sock_connect=times.connect, sock_read=times.idle)
@@ -144,7 +154,7 @@ class Http:
         session = aiohttp.ClientSession(
             connector=connector, connector_owner=given is None, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, trace_configs=traces
         )
-        # Else aiohttp repeats every GET on a lost connection by itself: prompts/samples would be billed twice, and failed reads count double.
+        # Else aiohttp repeats every GET on a lost connection by itself: prompts/samples would be billed twice, failed reads count double.
         session._retry_connection = False  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  no public switch; a test proves it
         return session
 
@@ -171,7 +181,17 @@ class Http:
         except PoolTimeoutError as error:
             return Broken(sent=False, phase="connecting", cause="no free connection", error=error)
 
+    def check_open(self) -> None:
+        """Refuse to go on once the client is closed.
+
+        Raises:
+            ClientClosedError: It is.
+        """
+        if self.session.closed:
+            raise ClientClosedError("The client was closed before this was done. Jobs go on at the service; their tickets stay good.")
+
     async def _send(self, call: WireCall, body: Body | None, seconds_left: float | None) -> Answer | Broken:
+        self.check_open()
         status: int | None = None
         headers: Mapping[str, str] = {}
         try:
@@ -187,7 +207,8 @@ class Http:
                     proxy=self._proxy_for(self._url(call)),
                 ) as response:
                     status, headers = response.status, _lower(response.headers)
-                    return Answer(status=status, headers=headers, content=await _read_whole(response))
+                    with self.reading(response):
+                        return Answer(status=status, headers=headers, content=await _read_whole(response))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             if status is not None and status >= 400:  # noqa: PLR2004  a refusal is decided by its status; its words may be lost
                 return Answer(status=status, headers=headers, content=b"")
@@ -227,8 +248,20 @@ class Http:
             url, headers=headers, timeout=self._timeout, allow_redirects=False, ssl=self._ssl, proxy=self._proxy_for(url)
         )
 
+    @contextmanager
+    def reading(self, response: aiohttp.ClientResponse) -> Iterator[None]:
+        """Note an answer whose body is being read, so that closing the client ends that reading."""
+        self._reading.add(response)
+        try:
+            yield
+        finally:
+            self._reading.discard(response)
+
     async def close(self) -> None:
         """Close the connections that are ours; a given session or connector stays open."""
+        for response in self._reading:
+            # aiohttp closes the connection under a reader without waking it: measured, it waits for ever.
+            response.content.set_exception(aiohttp.ClientConnectionError("the client was closed"))
         await self.session.close()
 
 

@@ -34,7 +34,5 @@ class FileThreads:
         _ = self.start(function, *args, **kwargs)
 
     def close(self) -> None:
-        """Take no more work; what has begun ends by itself."""
-        if self._executor is not None:
-            self._executor.shutdown(wait=False)
-            self._executor = None
+        """Let the threads go: they end with the last piece of work that holds them, such as the close of a cut download's file."""
+        self._executor = None

@@ -11,6 +11,7 @@ from dryapi_async.simulator.jobs import Board
 from dryapi_async.simulator.limits import Limiter
 from dryapi_async.simulator.media import Press
 from dryapi_async.simulator.models import SimModel
+from dryapi_async.simulator.push import Push
 from dryapi_async.simulator.receive import Receiver
 from dryapi_async.simulator.storage import Storage
 
@@ -30,6 +31,7 @@ class Account:
     press: Press
     receiver: Receiver
     storage: Storage
+    push: Push
     digests: bool
     """Whether bodies and requests are hashed, for records and for counting what was billed twice."""
     clock: Callable[[], float]

@@ -26,19 +26,18 @@ class Agenda:
         self._timer: asyncio.TimerHandle | None = None
         self._due = float("inf")
 
-    def follow(self, job: SimJob, steps: int) -> None:
-        """Tell of a job's start and end, and of its progress so many times in between; what is past isn't told."""
-        now = self._loop.time()
-        if job.starts >= now:
+    def follow(self, job: SimJob, steps: int, *, since: float) -> None:
+        """Tell of a job's start and end, and of its progress so many times in between; what was before ``since`` isn't told."""
+        if job.starts >= since:
             self._add(job.starts, job, "started")
         if job.held:
             self._arm()
             return
         for step in range(1, steps + 1):
             at = job.starts + (job.ends - job.starts) * step / (steps + 1)
-            if now <= at < job.ends:
+            if since <= at < job.ends:
                 self._add(at, job, "progress")
-        if job.ends >= now:
+        if job.ends >= since:
             self._add(job.ends, job, "ended")
         self._arm()
 

@@ -27,13 +27,14 @@ if TYPE_CHECKING:
     from dryapi_async.simulator.received import Received
 
 PREFIX = "/api/v1/client/"
+AUTH = "broadcasting/auth"
 _STATUS = "request-status/"
 
 
 def find_operation(path: str) -> str:
-    """Name the operation of a path: a slug of the table, or the path itself."""
+    """Name the operation of a path: a slug of the table, ``push`` for the websocket, or the path itself."""
     if not path.startswith(PREFIX):
-        return path.strip("/")
+        return "push" if path.startswith("/app/") else path.strip("/")
     rest = path[len(PREFIX) :]
     return "request-status" if rest.startswith(_STATUS) else rest
 
@@ -46,6 +47,8 @@ class Api:
 
     async def answer(self, request: web.BaseRequest, received: Received, fault: Fault | None) -> Answer:
         """Handle a request whole: refuse early what can be, read the body, validate, act."""
+        if received.operation == AUTH and received.method == "POST":
+            return self._account.push.authorize(await self.read(request, received), known=self._knows(received))
         try:
             row = self._route(received)
             self._authorize(received)
@@ -73,11 +76,14 @@ class Api:
         return row
 
     def _authorize(self, received: Received) -> None:
-        scheme, _, key = received.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or key.strip() != self._account.key:
+        if not self._knows(received):
             raise RefusedError(errors.unauthorized(self._account.variants))
         if self._account.suspended:
             raise RefusedError(errors.suspended())
+
+    def _knows(self, received: Received) -> bool:
+        scheme, _, key = received.headers.get("Authorization", "").partition(" ")
+        return scheme.lower() == "bearer" and key.strip() == self._account.key
 
     def _limit(self, row: Operation) -> dict[str, str]:
         account = self._account
@@ -86,6 +92,9 @@ class Api:
             return {}
         verdict = pot.take(account.clock(), account.now())
         headers = verdict.headers if account.limit_headers else {}
+        if "limit-headers-few" in account.variants and headers:
+            kept = {name: headers[name] for name in ("X-RateLimit-Limit", "X-RateLimit-Remaining")}
+            headers = {**kept, "X-RateLimit-Source": "account"}
         if verdict.refused is not None:
             answer = errors.too_many(verdict.refused, verdict.retry_after, account.variants, verdict.counts)
             answer.headers.update(headers)
@@ -124,7 +133,7 @@ class Api:
             raise RefusedError(errors.invalid(found, account.variants, listed=row.slug.startswith("prompt")))
         cost = price(row, checked)
         if row.action == "price":
-            return self._price(row, cost)
+            return self._price(row, cost, priced_blind=not (checked.files or "duration" in checked.values))
         digest = self._charge(row, checked, cost)
         return self._submit(row, checked, received, fault, cost, digest) if row.action == "job" else self._prompt(row, checked)
 
@@ -148,13 +157,15 @@ class Api:
             return errors.not_found(f"No query results for model [JobRequest] {request_id}", account.variants)
         return answer_json(200, describe(account, job))
 
-    def _price(self, row: Operation, cost: Decimal) -> Answer:
+    def _price(self, row: Operation, cost: Decimal, *, priced_blind: bool) -> Answer:
         variants = self._account.variants
         amount = write_price(cost)
         if "price-string" in variants:
             amount = f'"{amount}"'
         elif "price-null" in variants:
             amount = "null"
+        elif "price-zero" in variants and row.job_slug == "vid-upscale" and priced_blind:
+            amount = "0"
         top = ("price-top" in variants or row.slug.startswith("prompt")) and "price-data" not in variants
         if "price-request-id" in variants and row.job_slug == "audiofile2txt":
             text = '{"data":{"request_id":"c08a339c-73e5-4d67-a4d5-231302fbff9a"}}'

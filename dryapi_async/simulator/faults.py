@@ -222,4 +222,4 @@ class Scripted:
     def _matches(self, received: Received) -> bool:
         if callable(self.match):
             return self.match(received)
-        return self.match in {"*", received.operation} if received.operation != "storage" else self.match == "storage"
+        return self.match == received.operation or (self.match == "*" and received.operation not in {"storage", "push"})

@@ -95,6 +95,8 @@ class Host:
 
     async def _serve_api(self, request: web.BaseRequest) -> web.StreamResponse:
         received = self._note(request, self.connections, self.api_requests, None)
+        if received.operation == "push":
+            return await self._serve_push(request, received)
 
         async def respond(fault: Fault | None) -> Answer:
             return await self._api.answer(request, received, fault)
@@ -103,6 +105,19 @@ class Host:
             await self._api.read(request, received)
 
         return await self._serve(request, received, self.connections, respond, read)
+
+    async def _serve_push(self, request: web.BaseRequest, received: Received) -> web.StreamResponse:
+        fault = self._take_fault(received) if self._scripts else None
+        try:
+            if fault is None:
+                return await self._account.push.serve(request, received)
+            if fault.kind == "status" and fault.answer is not None:
+                return await self._send(request, received, evolve(fault.answer))
+            return await Saboteur(request, self.connections, self._show_date()).strike_early(fault)
+        except ConnectionError:
+            return Severed()
+        finally:
+            received.ended = self._account.clock()
 
     async def _serve_storage(self, request: web.BaseRequest) -> web.StreamResponse:
         received = self._note(request, self.storage_connections, self.storage_requests, "storage")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dryapi_async.simulator.contract import Operation
 
 State = Literal["pending", "processing", "done", "error"]
+Change = Literal["made", "moved", "pinned"]
 
 # Median seconds and sigma of the logarithm, by kind of result.
 DURATIONS: dict[str, tuple[float, float]] = {
@@ -59,6 +60,8 @@ class SimJob:
     pinned: float | None = None
     """A progress set by hand."""
     webhook_url: str | None = None
+    followed: bool = False
+    """Whether its moments are on the agenda."""
     blobs: dict[str, Blob] = field(factory=dict[str, "Blob"])
     """Results made so far, by name; drawn when first asked for."""
     text: str | None = None
@@ -93,7 +96,7 @@ class SimJob:
             return self.pinned
         until = min(now, self.ends)
         span = self.planned * (1 - PENDING_PART)
-        share = (until - self.starts) / span if span > 0 else 1.0
+        share = (until - self.starts) / span if span > 0 else 0.0
         return round(min(max(share * 100, 0.0), _HELD_MOST if self.held else 99.9), 1)
 
 
@@ -118,8 +121,8 @@ class Board:
         self.duration = duration
         self.durations: dict[str, tuple[float, float]] = dict(durations)
         self.fail = fail
-        self.listeners: list[Callable[[SimJob], None]] = []
-        """Called when a job was made, and when one was moved by hand."""
+        self.listeners: list[Callable[[SimJob, Change], None]] = []
+        """Called when a job was made, ended by hand, or given a progress by hand."""
         self._rng = rng
         self._most = most
         self._now = now
@@ -160,7 +163,7 @@ class Board:
         if len(self.jobs) > self._most:
             del self.jobs[next(iter(self.jobs))]
         for listener in self.listeners:
-            listener(job)
+            listener(job, "made")
         return job
 
     def _draw(self, row: Operation) -> float:
@@ -197,7 +200,7 @@ class Board:
         job.failing = job.failing if failing is None else failing
         job.code, job.message = code or job.code, message or job.message
         for listener in self.listeners:
-            listener(job)
+            listener(job, "moved")
         return job
 
     def pin(self, request_id: str, progress: float) -> SimJob:
@@ -205,5 +208,5 @@ class Board:
         job = self.jobs[request_id]
         job.starts, job.pinned = min(job.starts, self._now()), progress
         for listener in self.listeners:
-            listener(job)
+            listener(job, "pinned")
         return job

@@ -100,8 +100,7 @@ class Push:
 
     async def drop(self, code: int = _OVER, message: str = "Please reconnect immediately") -> None:
         """Close every socket with a code."""
-        for socket in list(self.sockets):
-            await socket.close(code, message)
+        await asyncio.gather(*(socket.close(code, message) for socket in self.sockets))
 
     def freeze(self) -> None:
         """Keep the sockets open and say nothing, as a half-open connection does."""
@@ -136,7 +135,7 @@ class Push:
         if self.refuse_auth > 0:
             self.refuse_auth -= 1
             known = False
-        if not known or channel != self.channel or not isinstance(socket_id, str):
+        if not known or not isinstance(channel, str) or channel != self.channel or not isinstance(socket_id, str):
             return answer_json(403, {"message": "Access denied."})
         return answer_json(200, {"auth": self.sign(socket_id, channel)})
 
@@ -156,7 +155,9 @@ class Push:
         self.total += 1
         self.peak = max(self.peak, len(self.sockets))
         socket.heard = self._clock()
-        socket.send("pusher:connection_established", json.dumps({"socket_id": socket.socket_id, "activity_timeout": int(self.activity_timeout)}))
+        socket.send(
+            "pusher:connection_established", json.dumps({"socket_id": socket.socket_id, "activity_timeout": int(self.activity_timeout)})
+        )
         writer = asyncio.create_task(socket.write(self._thawed))
         watch = asyncio.create_task(self._watch(socket))
         try:
@@ -214,15 +215,17 @@ class Push:
             self.on_subscribe()
 
     async def _watch(self, socket: PushSocket) -> None:
-        pinged = False
+        pinged: float | None = None  # when it had last been heard as it was pinged
         while True:
-            until = socket.heard + self.activity_timeout * (2 if pinged else 1)
+            if pinged != socket.heard:
+                pinged = None
+            until = socket.heard + self.activity_timeout * (1 if pinged is None else 2)
             if (wait := until - self._clock()) > 0:
                 await asyncio.sleep(wait)
-                pinged = pinged and socket.heard + self.activity_timeout <= self._clock()
-            elif pinged:
+            elif pinged is None:
+                socket.send("pusher:ping", "{}")
+                pinged = socket.heard
+            else:
+                await self._thawed.wait()
                 await socket.close(_NO_PONG, "Pong reply not received in time")
                 return
-            else:
-                socket.send("pusher:ping", "{}")
-                pinged = True

@@ -20,6 +20,8 @@ from dryapi_async.simulator.jobs import Board, SimJob
 from dryapi_async.simulator.limits import Limiter
 from dryapi_async.simulator.media import Press
 from dryapi_async.simulator.models import SimModel, stock_models
+from dryapi_async.simulator.news import News
+from dryapi_async.simulator.push import Push
 from dryapi_async.simulator.receive import Receiver
 from dryapi_async.simulator.storage import Storage, make_secret
 from dryapi_async.simulator.variants import check_variants
@@ -33,10 +35,12 @@ if TYPE_CHECKING:
     from dryapi_async.simulator.faults import Fault
     from dryapi_async.simulator.limits import LimitLike, Tier, Window
     from dryapi_async.simulator.received import Received
+    from dryapi_async.simulator.webhooks import Webhooks
     from dryapi_async.simulator.wire import Connections
 
 DEFAULT_KEY = "1|simulator-key"
 DEFAULT_CLIENT_ID = "1001"
+DEFAULT_WEBHOOK_SECRET = "whsec_simulator"  # noqa: S105 - a stand-in's, for everybody to know
 MAX_UPLOAD = 10_485_760
 FRONT_END_CAP = 78_643_200
 _UNSTARTED = "the simulator isn't started: use `async with Simulator() as sim`"
@@ -71,6 +75,8 @@ class Simulator:
         record, most_records, most_jobs: what is remembered, and how much of it.
         epoch: the wall-clock time at the start, seconds since 1970; the real one by default.
         ssl: a server context for both ports.
+        webhook_url, webhook_secret, webhook_ssl: of the account's webhooks; a request's own webhook_url goes before. Only
+            loopback addresses are dialled.
     """
 
     def __init__(  # noqa: PLR0913 - every option stands alone
@@ -106,6 +112,9 @@ class Simulator:
         most_jobs: int = 1_000_000,
         epoch: float | None = None,
         ssl: ssl_module.SSLContext | None = None,
+        webhook_url: str | None = None,
+        webhook_secret: str | None = DEFAULT_WEBHOOK_SECRET,
+        webhook_ssl: ssl_module.SSLContext | None = None,
     ) -> None:
         if pictures and importlib.util.find_spec("PIL") is None:
             raise RuntimeError("drawn pictures need Pillow: pip install 'dryapi-async[simulator]', or Simulator(pictures=False)")
@@ -133,8 +142,8 @@ class Simulator:
         self._identity = (key, client_id, Decimal(balance), list(models) if models is not None else stock_models())
         self._account: Account | None = None
         self._host: Host | None = None
-
-    # -- life ---------------------------------------------------------------------------------------------------------
+        self._hooks = (webhook_url, webhook_secret, webhook_ssl)
+        self._news: News | None = None
 
     async def start(self) -> Self:
         """Listen on both ports."""
@@ -142,6 +151,7 @@ class Simulator:
         self._loop, self._started = loop, loop.time()
         self._folder = Path(tempfile.mkdtemp(prefix="dryapi-simulator-"))
         self._account = self._open_account(self._folder)
+        self._news = News(self._account, self._random, loop, url=self._hooks[0], secret=self._hooks[1], ssl=self._hooks[2])
         try:
             await self.come_up()
         except BaseException:
@@ -167,6 +177,7 @@ class Simulator:
             press=press,
             receiver=Receiver(folder / "uploads", keep_files=keep_files, most=max_body),
             storage=Storage(make_secret(key), link_seconds=link_seconds, now=self.now, render=press.render),
+            push=Push(client_id, self._random, self._clock),
             digests=self._record,
             clock=self._clock,
             now=self.now,
@@ -191,6 +202,7 @@ class Simulator:
         for server in listening:
             server.close()
         if self._host is not None:
+            self._opened.push.thaw()
             self._host.interrupt()
             await self._host.shut_down()
         for server in listening:
@@ -199,6 +211,8 @@ class Simulator:
     async def close(self) -> None:
         """End everything and remove its files; a second call does nothing."""
         await self.go_down()
+        if self._news is not None:
+            await self._news.close()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
@@ -208,8 +222,6 @@ class Simulator:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.close()
-
-    # -- facts --------------------------------------------------------------------------------------------------------
 
     def _clock(self) -> float:
         if self._loop is None:
@@ -298,6 +310,18 @@ class Simulator:
         return self._board
 
     @property
+    def push(self) -> Push:
+        """The push channel, to steer it."""
+        return self._opened.push
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """The webhooks, to steer them; ``webhooks.deliveries`` lists what was sent."""
+        if self._news is None:
+            raise RuntimeError(_UNSTARTED)
+        return self._news.webhooks
+
+    @property
     def _serving(self) -> Host:
         if self._host is None:
             raise RuntimeError(_UNSTARTED)
@@ -323,8 +347,6 @@ class Simulator:
         self._drop_reused = value
         if self._host is not None:
             self._host.drop_reused = value
-
-    # -- orders -------------------------------------------------------------------------------------------------------
 
     def script(
         self,
@@ -371,5 +393,5 @@ class Simulator:
         return self._board.move(request_id, failing=True, code=code, message=message)
 
     def set_progress(self, request_id: str, progress: float) -> SimJob:
-        """Pin a job's progress, 0 to 100; it is processing."""
+        """Pin a job's progress, 0 to 100."""
         return self._board.pin(request_id, progress)

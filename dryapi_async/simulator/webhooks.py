@@ -32,7 +32,11 @@ Brand = Literal["dryapi", "deapi", "probe"]
 BACKOFF: tuple[float, ...] = (0, 60, 120, 300, 600, 1800, 3600, 10_800, 21_600, 43_200)
 _ANSWER_SECONDS = 10.0
 _FAILURES_MOST = 10
-_PREFIXES = {"dryapi": ("X-dryAPI", "dryAPI-Webhook/1.0"), "deapi": ("X-DeAPI", "DeAPI-Webhook/1.0"), "probe": ("X-DryAPI", "dryAPI-Webhook/1.0")}
+_PREFIXES = {
+    "dryapi": ("X-dryAPI", "dryAPI-Webhook/1.0"),
+    "deapi": ("X-DeAPI", "DeAPI-Webhook/1.0"),
+    "probe": ("X-DryAPI", "dryAPI-Webhook/1.0"),
+}
 _OK = range(200, 300)
 
 
@@ -70,7 +74,9 @@ class Webhooks:
     signing), ``same_id`` (retries keep the delivery id), ``skew`` (seconds added to the timestamp).
     """
 
-    def __init__(self, account: Account, rng: random.Random, *, url: str | None, secret: str | None, ssl: ssl_module.SSLContext | None) -> None:
+    def __init__(
+        self, account: Account, rng: random.Random, *, url: str | None, secret: str | None, ssl: ssl_module.SSLContext | None
+    ) -> None:
         self.url = url
         self.secret = secret
         self.enabled = True
@@ -146,7 +152,11 @@ class Webhooks:
         shift = account.now() - account.clock()
         live = "webhook-live-words" in account.variants
         kind = job.row.model_type if live else DOCUMENT_WORDS.get(job.row.model_type, job.row.model_type)
-        states = {"job.processing": ("processing", "pending"), "job.completed": ("done", "processing"), "job.failed": ("error", "processing")}
+        states = {
+            "job.processing": ("processing", "pending"),
+            "job.completed": ("done", "processing"),
+            "job.failed": ("error", "processing"),
+        }
         status, previous = states[event]
         data: dict[str, Any] = {"job_request_id": job.request_id, "status": status, "previous_status": previous, "job_type": kind}
         if event == "job.processing":
