@@ -79,6 +79,97 @@ class Retry:
         _check_seconds("Retry.max_retry_after", self.max_retry_after, zero=True)
 
 
+@frozen
+class Rate:
+    """So many requests in so many seconds."""
+
+    limit: int
+    seconds: float = 60.0
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what can't be kept."""
+        _check_count("Rate.limit", self.limit)
+        _check_seconds("Rate.seconds", self.seconds)
+
+
+DAY_SECONDS: Final = 86_400.0
+"""A day's limit starts anew at midnight UTC, not so long after a request."""
+
+
+@frozen(kw_only=True)
+class Limits:
+    """How many requests a lane may send. A lane is what the service counts together: a slug, ``whisper``, ``prices``, ``status``.
+
+    ``default`` holds for lanes that aren't named, None is no limit; ``lanes`` holds one or several rates for each named lane; ``pot`` is
+    shared by all lanes together. ``learns`` says that these are guesses, which the service's own headers replace.
+    """
+
+    default: Rate | None = None
+    lanes: Mapping[str, Rate | tuple[Rate, ...]] = field(factory=dict[str, Rate | tuple[Rate, ...]])
+    pot: Rate | None = None
+    learns: bool = False
+
+    @classmethod
+    def none(cls) -> "Limits":
+        """Keep to nothing but the service's own refusals."""
+        return cls()
+
+    @classmethod
+    def auto(cls) -> "Limits":
+        """Begin with guesses, and learn from the headers of each answer: 300 submits a minute a lane, 40 status reads, 150 a day."""
+        return cls(default=Rate(300, 60.0), lanes={"status": (Rate(40, 60.0), Rate(150, DAY_SECONDS))}, learns=True)
+
+    @classmethod
+    def basic(cls) -> "Limits":
+        """Keep to an account that never paid: a minute's and a day's limit for each operation, by the service's limits page."""
+        lanes = {lane: (Rate(minute, 60.0), Rate(day, DAY_SECONDS)) for lane, (minute, day) in _BASIC.items()}
+        return cls(lanes=lanes)
+
+    @classmethod
+    def premium(cls) -> "Limits":
+        """Keep to an account that paid: 300 a minute for each lane, no day's limit."""
+        return cls(default=Rate(300, 60.0))
+
+    @classmethod
+    def shared(cls, per_minute: int) -> "Limits":
+        """Keep all requests together under one limit."""
+        return cls(pot=Rate(per_minute, 60.0))
+
+    @classmethod
+    def parse(cls, text: str) -> "Limits":
+        """Read what DRYAPI_LIMITS says: none, auto, basic, premium, or requests a minute for everything together.
+
+        Raises:
+            ConfigurationError: It says something else.
+        """
+        word = text.strip().lower()
+        named = {"none": cls.none, "auto": cls.auto, "basic": cls.basic, "premium": cls.premium}
+        if word in named:
+            return named[word]()
+        if word.isdecimal() and int(word) > 0:
+            return cls.shared(int(word))
+        raise ConfigurationError(f"DRYAPI_LIMITS={text!r} must be none, auto, basic, premium, or requests a minute.")
+
+
+_BASIC: Final = {
+    # lane: a minute, a day (contract: tiers and per-endpoint limits)
+    "txt2img": (3, 100),
+    "txt2video": (1, 15),
+    "img2video": (1, 15),
+    "aud2video": (1, 15),
+    "txt2music": (1, 15),
+    "img2img": (1, 15),
+    "txt2audio": (5, 300),
+    "txt2embedding": (10, 500),
+    "img2txt": (5, 50),
+    "whisper": (1, 10),
+    "img-rmbg": (5, 100),
+    "img-upscale": (5, 100),
+    "prices": (50, 200),
+    "status": (50, 200),
+}
+
+
 def is_loopback(host: str) -> bool:
     """Say whether a host name or address means this machine."""
     if host == "localhost" or host.endswith(".localhost"):

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import aiofiles
 import aiohttp
-from attrs import define
+from attrs import define, field
 from yarl import URL
 
 from dryapi_async.errors import DownloadError, LinkExpiredError, PoolTimeoutError
@@ -37,7 +37,7 @@ class Transfer:
     """How far one file has come."""
 
     link: Link
-    url: str | None
+    url: str | None = field(repr=False)
     position: int = 0
     total: int | None = None
     validator: str | None = None
@@ -200,11 +200,12 @@ class Downloads:
         if isinstance(verdict, Again) and (transfer.position == 0 or transfer.validator is not None):
             await asyncio.sleep(verdict.seconds)
             return
-        cause = mask(f"{type(failure).__name__}: {failure}") if failure is not None else f"status {response.status if response else 0}"
+        told = f"{type(failure).__name__}: {failure}" if failure is not None else f"status {response.status if response else 0}"
+        cause = mask(told)
         raise DownloadError(
             f"The file of job {job} couldn't be fetched ({cause}) after {transfer.attempt} attempts; nothing is left on disk. "
             "Save it again later."
-        ) from failure
+        ) from (failure if told == cause else None)  # aiohttp's words name the signed link: it stays out of tracebacks, too
 
     async def _renew(self, transfer: Transfer) -> None:
         """Take a fresh link from one status read."""

@@ -3,51 +3,20 @@
 import asyncio
 import gc
 import logging
-import selectors
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
 
 from dryapi_async.simulator import Fault, Simulator
 
-from .conftest import IMG2IMG, TXT2IMG, make_png, open_talk, wait_until
+from .conftest import IMG2IMG, TXT2IMG, make_png, open_talk, run, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 NEVER = aiohttp.ClientTimeout(total=None)
-
-
-class JumpingSelector(selectors.DefaultSelector):
-    """Never waits: where nothing is ready, time goes on by what would have been waited."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.jumped = 0.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        ready = super().select(0)
-        if not ready and timeout is None:
-            return super().select(None)
-        if not ready and timeout:
-            self.jumped += timeout
-        return ready
-
-
-class JumpingLoop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        self.jumps = JumpingSelector()
-        super().__init__(self.jumps)
-
-    def time(self) -> float:
-        return super().time() + self.jumps.jumped
-
-
-def run(main: Any) -> Any:
-    with asyncio.Runner(loop_factory=JumpingLoop, debug=True) as runner:
-        return runner.run(main)
 
 
 def test_all_time_is_the_loops() -> None:

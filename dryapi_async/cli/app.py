@@ -1,0 +1,48 @@
+"""``dryapi`` and its subcommands; each is loaded when it is used."""
+
+import logging
+from importlib import import_module
+
+import click
+
+from dryapi_async.version import __version__
+
+COMMANDS = {
+    "demo": ("dryapi_async.cli.demo", "demo"),
+    "run": ("dryapi_async.cli.run", "run"),
+    "price": ("dryapi_async.cli.run", "price"),
+    "wait": ("dryapi_async.cli.jobs", "wait"),
+    "status": ("dryapi_async.cli.jobs", "status"),
+    "models": ("dryapi_async.cli.account", "models"),
+    "balance": ("dryapi_async.cli.account", "balance"),
+    "simulate": ("dryapi_async.cli.simulate", "simulate"),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are named."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
+        """Name the commands, in the order of a first use."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  click's signature
+        """Load a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, name = COMMANDS[cmd_name]
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="dryapi")
+@click.option("-v", "--verbose", is_flag=True, help="Log what is done to stderr.")
+def dryapi(*, verbose: bool) -> None:
+    """Submit paid jobs to dryAPI / deAPI, follow them, and save what they make.
+
+    The key comes from DRYAPI_API_KEY, the host from DRYAPI_BASE_URL. Begin with `dryapi demo`: it needs neither.
+    """
+    if verbose:
+        logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(name)s %(message)s")
+        logging.getLogger("asyncio").setLevel(logging.WARNING)

@@ -1,0 +1,128 @@
+"""What the command shows: progress on a terminal, plain lines elsewhere; errors as one line; tickets of what goes on."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any, NoReturn, Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from dryapi_async import Client, ConfigurationError, DryAPIError, Job
+from dryapi_async.events import BytesReceived, BytesSent, Event, RateLimited, StateChanged
+
+INTERRUPTED = 130
+FAILED = 1
+UNUSABLE = 2
+
+
+class Screen:
+    """Shows what happens to calls. Everything but results goes to stderr."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self._progress: Progress | None = None
+        self._rows: dict[str, TaskID] = {}
+        self._said: dict[str, str] = {}
+        self._quiet = quiet
+        self._jobs: list[Job[Any]] = []
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal and not self._quiet:
+            columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[state]}"), TimeElapsedColumn())
+            self._progress = Progress(*columns, console=self.console, transient=True)
+            self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def tell(self, event: Event) -> None:
+        """Show an event of the client."""
+        if isinstance(event, BytesSent):
+            self._show("upload", f"upload {event.request.partition(' ')[2]}", event.bytes_sent, event.bytes_total, "")
+        elif isinstance(event, StateChanged):
+            self._show(event.request_id, f"job {event.request_id[:8]}", event.progress or 0, 100, event.state)
+        elif isinstance(event, BytesReceived):
+            self._show(f"get {event.request_id}", f"download {event.request_id[:8]}", event.bytes_received, event.bytes_total, "")
+        elif isinstance(event, RateLimited):
+            self.say(f"the {event.lane} limit is reached: waiting {event.seconds:.0f} s")
+
+    def _show(self, key: str, label: str, done: float, total: float | None, state: str) -> None:
+        if self._progress is None:
+            word = state or ("done" if total and done >= total else "")
+            if word and self._said.get(key) != word:
+                self._said[key] = word
+                self.say(f"{label}: {word}")
+            return
+        if key not in self._rows:
+            self._rows[key] = self._progress.add_task(f"{label:<22}", total=total, state=state)
+        size = "" if key not in self._rows or state else f"{done / 1_000_000:.1f} MB"
+        self._progress.update(self._rows[key], completed=done, total=total, state=state or size)
+
+    def say(self, line: str) -> None:
+        """Print a line above the progress; what came from outside isn't markup."""
+        if not self._quiet:
+            self.console.print(escape(line), soft_wrap=True)
+
+    def follow(self, job: Job[Any]) -> None:
+        """Note a job that is paid for and not done."""
+        self._jobs.append(job)
+
+    def done(self, job: Job[Any]) -> None:
+        """Note that a job needs no more waiting."""
+        if job in self._jobs:
+            self._jobs.remove(job)
+
+    def tell_tickets(self, client: Client) -> None:
+        """Print the tickets of what is still running."""
+        tickets = [job.ticket for job in (*self._jobs, *client.orphans)]
+        if tickets:
+            sys.stderr.write("still running, and paid for; go on with\n  dryapi wait " + " ".join(tickets) + " --out .\n")
+
+
+def give(value: object, *, as_json: bool, text: str) -> None:
+    """Print a command's result: one JSON object for machines, else the text."""
+    sys.stdout.write((json.dumps(value, default=str, ensure_ascii=False) if as_json else text) + "\n")
+
+
+def fail(error: BaseException) -> NoReturn:
+    """End with one line that says what went wrong."""
+    sentence = " ".join(str(error).split()) or type(error).__name__
+    sys.stderr.write(f"{type(error).__name__}: {sentence}\n")
+    sys.exit(UNUSABLE if isinstance(error, ConfigurationError) else FAILED)
+
+
+def run_client(main: Callable[[Client, Screen], Awaitable[None]], *, quiet: bool = False, **options: Any) -> None:
+    """Run a command with a client of its own; errors are one line, Ctrl-C prints the tickets of what is still running."""
+
+    async def inside() -> None:
+        with Screen(quiet=quiet) as screen:
+            client = Client(on_event=screen.tell, **options)
+            try:
+                await main(client, screen)
+            except asyncio.CancelledError:
+                screen.__exit__(None, None, None)
+                # A submit that is on the wire is listened to; a second Ctrl-C doesn't wait for it.
+                await client.aclose()
+                screen.tell_tickets(client)
+                raise
+            finally:
+                await client.aclose()
+
+    run_quietly(inside)
+
+
+def run_quietly(main: Callable[[], Any]) -> None:
+    """Run a coroutine function to its end, with one line for what goes wrong."""
+    try:
+        asyncio.run(main())
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except (DryAPIError, OSError) as error:
+        fail(error)

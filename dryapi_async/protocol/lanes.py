@@ -1,0 +1,165 @@
+"""The account's limits as reservations: who may send now, who waits how long, and what the service's headers teach. ``now`` is given."""
+
+from collections import deque
+from collections.abc import Mapping
+from math import floor, inf
+from typing import Final, Literal
+
+from attrs import define, field
+
+from dryapi_async.config import DAY_SECONDS, Limits, Rate
+from dryapi_async.protocol.endpoint import FREE_LANE
+from dryapi_async.protocol.retry import MINUTE_WINDOW
+
+MARGIN: Final = 0.01
+"""Seconds added to each window: the service's clock and ours needn't agree on its very edge."""
+
+
+@define(eq=False)
+class Window:
+    """One limit: at most ``limit`` requests in any ``seconds``, however the service counts them.
+
+    A grant is held from when it is given until its answer came plus the window. Wherever between the two the service counted the request,
+    no window of its own, fixed or sliding, then has more than the limit.
+    """
+
+    limit: float
+    seconds: float
+    guessed: bool = False
+    out: int = 0
+    """Grants whose answers haven't come."""
+    held: deque[float] = field(factory=deque[float])
+    """When each answered grant is free again, in order."""
+
+    def wait(self, now: float) -> float:
+        """Say how many seconds until there is room: 0 is now, infinity is after an answer that isn't here yet."""
+        while self.held and self.held[0] <= now:
+            self.held.popleft()
+        free = self.limit - self.out - len(self.held)
+        if free >= 1:
+            return 0.0
+        needed = floor(1 - free)
+        return self.held[needed - 1] - now if needed <= len(self.held) else inf
+
+    def settle(self, now: float) -> None:
+        """Hold a grant whose answer came for one more window."""
+        self.out -= 1
+        self.held.append(now + self.seconds + MARGIN)
+
+
+@define(eq=False)
+class DayWindow(Window):
+    """A day's limit: it starts anew at midnight UTC. ``midnight`` is the next one, on the same clock as ``now``."""
+
+    midnight: float = inf
+
+    def wait(self, now: float) -> float:
+        """Say how many seconds until there is room."""
+        if now >= self.midnight:
+            self.held.clear()
+            self.midnight += DAY_SECONDS * (1 + floor((now - self.midnight) / DAY_SECONDS))
+        return 0.0 if self.limit - self.out - len(self.held) >= 1 else self.midnight - now
+
+    def settle(self, now: float) -> None:  # noqa: ARG002  as every window's
+        """Count a grant until midnight."""
+        self.out -= 1
+        self.held.append(self.midnight)
+
+
+LimitKind = Literal["minute", "daily"]
+
+
+class Lane:
+    """What the service counts together. Not before ``not_before`` anything is sent, whatever the windows say."""
+
+    def __init__(self, name: str, windows: tuple[Window, ...], *, learns: bool) -> None:
+        self.name: str = name
+        self.windows: tuple[Window, ...] = windows
+        self.learns: bool = learns
+        self.not_before: float = 0.0
+        self.day_over_until: float | None = None
+        """When the day's limit that the service or the user set starts anew, where it is used up."""
+
+    def reserve(self, now: float) -> float:
+        """Take a place if there is one: 0.0. Else say how many seconds to wait before asking again; infinity waits for an answer."""
+        wait = max((window.wait(now) for window in self.windows), default=0.0)
+        wait = max(wait, self.not_before - now)
+        if wait > 0:
+            return wait
+        for window in self.windows:
+            window.out += 1
+        return 0.0
+
+    def give_back(self) -> None:
+        """Return a place that nothing was sent with."""
+        for window in self.windows:
+            window.out -= 1
+
+    def settle(self, now: float) -> None:
+        """Note that the answer to a request came, or that none will."""
+        for window in self.windows:
+            window.settle(now)
+
+    def day_over(self, now: float) -> float | None:
+        """Say when the day's limit starts anew, where it is used up and no guess; else None."""
+        if self.day_over_until is not None and now < self.day_over_until:
+            return self.day_over_until
+        self.day_over_until = None
+        for window in self.windows:
+            if isinstance(window, DayWindow) and not window.guessed and window.wait(now) > 0:
+                return window.midnight
+        return None
+
+    def learn(self, headers: Mapping[str, str], now: float) -> None:
+        """Learn from an answer that wasn't a 429. Headers carry no window, so they replace guesses only."""
+        limit, remaining = _read_count(headers, "x-ratelimit-limit"), _read_count(headers, "x-ratelimit-remaining")
+        day_limit, day_remaining = _read_count(headers, "x-ratelimit-daily-limit"), _read_count(headers, "x-ratelimit-daily-remaining")
+        minutes = [window for window in self.windows if not isinstance(window, DayWindow)]
+        days = [window for window in self.windows if isinstance(window, DayWindow)]
+        if self.learns:
+            if limit is None and remaining is None and day_limit is None and day_remaining is None:
+                self._lift()
+            for window, said in (*((one, limit) for one in minutes), *((one, day_limit) for one in days)):
+                if said is not None:
+                    window.limit, window.guessed = said, False
+        for window in minutes:
+            if remaining == 0 and window.wait(now) <= 0:
+                # Somebody else uses this account, too: when their requests are free again isn't known here.
+                self.not_before = max(self.not_before, now + window.seconds)
+        if day_remaining == 0:
+            self.day_over_until = max((window.midnight for window in days), default=None) or self.day_over_until
+
+    def _lift(self) -> None:
+        """Take guesses away: an answer without any header says that nothing is limited here, until a 429 says otherwise."""
+        for window in self.windows:
+            if window.guessed:
+                window.limit = inf
+
+    def refuse(self, now: float, retry_after: float | None, kind: LimitKind) -> None:
+        """Hold everyone in the lane back after a 429."""
+        seconds = MINUTE_WINDOW if retry_after is None else retry_after
+        self.not_before = max(self.not_before, now + seconds)
+        if kind == "daily":
+            self.day_over_until = max(self.day_over_until or 0.0, now + seconds)
+
+
+def _read_count(headers: Mapping[str, str], name: str) -> int | None:
+    text = headers.get(name, "").strip()
+    return int(text) if text.isdecimal() else None
+
+
+def make_lane(name: str, limits: Limits, pot: Window | None, midnight: float) -> Lane:
+    """Make the lane of a name; ``pot`` is the window that all lanes share, ``midnight`` the next one on the lanes' clock."""
+    given = limits.lanes.get(name, limits.default)
+    rates: tuple[Rate, ...] = () if given is None else given if isinstance(given, tuple) else (given,)
+    if name == FREE_LANE and name not in limits.lanes:
+        rates = ()
+    windows: list[Window] = [
+        DayWindow(limit=rate.limit, seconds=rate.seconds, guessed=limits.learns, midnight=midnight)
+        if rate.seconds == DAY_SECONDS
+        else Window(limit=rate.limit, seconds=rate.seconds, guessed=limits.learns)
+        for rate in rates
+    ]
+    if pot is not None:
+        windows.append(pot)
+    return Lane(name, tuple(windows), learns=limits.learns)

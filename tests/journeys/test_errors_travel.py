@@ -1,0 +1,142 @@
+"""P25: every error keeps all it knows through pickle, deepcopy and a process pool."""
+
+import copy
+import multiprocessing
+import pickle
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import pytest
+
+import dryapi_async as dry
+
+WORDS: dict[str, Any] = {
+    "text": "POST txt2img was refused.",
+    "status": 422,
+    "message": "The given data was invalid.",
+    "errors": {"model": ("The selected model does not exist.",), "width": ("Too wide.", "Odd.")},
+    "headers": {"retry-after": "60", "x-ratelimit-type": "minute"},
+    "request": "POST txt2img",
+}
+JOB: dict[str, Any] = {"request_id": "c08a339c", "ticket": "txt2img:c08a339c"}
+
+
+def refusal(cls: type[dry.StatusError], status: int, **more: Any) -> dry.StatusError:
+    error = cls(WORDS["text"], **{name: value for name, value in WORDS.items() if name != "text"} | {"status": status})
+    for name, value in more.items():
+        assert hasattr(cls, name), f"{cls.__name__} has no {name}"
+        setattr(error, name, value)
+    return error
+
+
+ROWS: tuple[dry.DryAPIError, ...] = (
+    dry.DryAPIError("Something."),
+    dry.ConfigurationError("No API key."),
+    dry.JournalError("Locked."),
+    dry.ClientClosedError("Closed.", tickets=("txt2img:1", "img2img:2")),
+    dry.ClientLoopError("Another loop."),
+    dry.SharedStateError("Redis is away."),
+    dry.BudgetExceededError("Over the budget."),
+    dry.InputError("image must be bytes."),
+    dry.SourceError("fox.png is empty.", source="fox.png"),
+    dry.SourceChangedError("fox.png changed.", source="fox.png"),
+    dry.SourceNotReplayableError("Once only.", source="<async_generator>"),
+    dry.TransportError("No usable answer."),
+    dry.ConnectError("Nothing was sent."),
+    dry.PoolTimeoutError("All busy."),
+    dry.RequestTimeoutError("No answer in time."),
+    dry.ResponseError("HTML.", status=200, excerpt="<html>"),
+    refusal(dry.StatusError, 418),
+    refusal(dry.AuthenticationError, 401),
+    refusal(dry.PermissionDeniedError, 403),
+    refusal(dry.AccountSuspendedError, 403),
+    refusal(dry.NotFoundError, 404),
+    refusal(dry.GoneError, 410, successor="https://api.deapi.ai/api/v2/prompts/enhancements"),
+    refusal(dry.PayloadTooLargeError, 413),
+    refusal(dry.ValidationError, 422),
+    refusal(dry.InsufficientBalanceError, 402),
+    refusal(dry.RateLimitError, 429, kind="daily", retry_after=43_200.0, resets_at=1.7e9, ticket="txt2img:1"),
+    refusal(dry.ServerError, 503),
+    dry.SubmissionUnknownError(
+        "Lost.",
+        operation="txt2img",
+        digest="ab" * 32,
+        phase="waiting",
+        started_at=1.0,
+        failed_at=2.5,
+        attempt=2,
+        cause="ServerDisconnectedError",
+        status=502,
+        journal_key="k",
+    ),
+    dry.JobError("A job.", **JOB),
+    dry.JobFailedError("Failed.", **JOB, code="WORKER_TIMEOUT", reason="Worker failed to respond."),
+    dry.JobTimeoutError("Not done.", **JOB, state="processing", progress=45.5, reads=7, seconds=30.0),
+    dry.PollingFailedError("Ten in a row.", **JOB, failures=10, cause="502"),
+    dry.DownloadError("Not whole."),
+    dry.LinkExpiredError("Expired."),
+    dry.SignatureError.because("it is too old"),
+)
+EXPORTED = {
+    value for name in dry.__all__ if isinstance(value := getattr(dry, name), type) and issubclass(value, BaseException)
+}
+
+
+def check(there: BaseException, back: BaseException) -> None:
+    assert back is not there
+    assert type(back) is type(there)
+    assert (str(back), back.args, vars(back), repr(back)) == (str(there), there.args, vars(there), repr(there))
+    for name in ("kind", "successor", "retry_after", "resets_at", "ticket"):
+        assert getattr(back, name, None) == getattr(there, name, None)
+
+
+def test_p25_every_exported_error_has_a_row() -> None:
+    assert {type(row) for row in ROWS} == EXPORTED
+
+
+def test_p25_every_row_says_all_that_its_class_can_say() -> None:
+    for row in ROWS:
+        for name, value in vars(row).items():
+            assert value, f"the row of {type(row).__name__} leaves {name} empty: give it a value"
+        settable = {name for cls in type(row).__mro__[:-1] for name in vars(cls).get("__annotations__", {})}
+        assert settable <= vars(row).keys(), f"the row of {type(row).__name__} leaves out {settable - vars(row).keys()}"
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: type(row).__name__)
+def test_p25_it_pickles_and_copies(row: dry.DryAPIError) -> None:
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        check(row, pickle.loads(pickle.dumps(row, protocol)))  # noqa: S301  our own
+    check(row, copy.deepcopy(row))
+    check(row, copy.copy(row))
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: type(row).__name__)
+def test_p25_a_note_goes_with_it(row: dry.DryAPIError) -> None:
+    noted = copy.copy(row)
+    noted.add_note("on line 7 of the list")
+    assert copy.deepcopy(noted).__notes__ == ["on line 7 of the list"]
+    assert not hasattr(row, "__notes__")
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[ProcessPoolExecutor]:
+    # Not fork: a process that has threads is better not forked.
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield pool
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: type(row).__name__)
+def test_p25_it_crosses_a_process_pool(row: dry.DryAPIError, pool: ProcessPoolExecutor) -> None:
+    check(row, pool.submit(copy.copy, row).result(30))
+    raised = pool.submit(exec, "raise error", {"error": row})
+    with pytest.raises(type(row)) as caught:
+        raised.result(30)
+    check(row, caught.value)
+
+
+def test_p25_the_standard_classes_catch_what_the_tree_says() -> None:
+    for cls in (dry.ConfigurationError, dry.InputError, dry.SourceChangedError):
+        assert issubclass(cls, ValueError)
+    for cls in (dry.PoolTimeoutError, dry.RequestTimeoutError, dry.JobTimeoutError):
+        assert issubclass(cls, TimeoutError)
