@@ -64,7 +64,9 @@ def options_for(cls: RequestClass, *, optional: Sequence[str] = ()) -> list[clic
         if settings.pop("switch", False):
             flag += f"/--no-{one.name.replace('_', '-')}"
         required = one.default is attrs.NOTHING and one.name not in optional
-        options.append(click.Option([flag, one.name], required=required, default=None, help=texts.get(one.name), **settings))
+        if not required:
+            settings["default"] = None
+        options.append(click.Option([flag, one.name], required=required, help=texts.get(one.name), **settings))
     return options
 
 

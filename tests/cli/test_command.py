@@ -177,7 +177,10 @@ def test_demo_makes_two_pictures_of_the_sizes_asked_for(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - begun < 30
-    sizes = {path.name: Picture.open(path).size for path in (tmp_path / "made").iterdir()}
+    sizes: dict[str, tuple[int, int]] = {}
+    for path in (tmp_path / "made").iterdir():
+        with Picture.open(path) as picture:
+            sizes[path.name] = picture.size
     assert sizes == {"fox.png": (768, 512), "night.png": (1024, 704)}
     told = done.stdout.splitlines()[0]
     assert f"({noise.stat().st_size:,} bytes" in told

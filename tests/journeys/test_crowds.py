@@ -75,7 +75,7 @@ async def test_p06_a_job_that_is_waited_for_holds_neither_slot_nor_connection(si
 
 async def test_p06_waits_without_number_share_a_small_pool(sim: Simulator) -> None:
     sim.board.duration = 30
-    async with make_client(sim, pool_size=10, max_in_flight=10) as client:
+    async with make_client(sim, pool_size=10, max_in_flight=10, poll=10) as client:
         images = await asyncio.gather(*(client.call(FOX).result() for _ in range(300)))
     assert len({image.request_id for image in images}) == 300
     assert sim.connections.peak <= 10

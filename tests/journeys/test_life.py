@@ -76,7 +76,7 @@ async def main():
         for number, work in enumerate(works):
             if number % 5 == 0:
                 asyncio.get_running_loop().call_later(number / 100, work.cancel)
-        await asyncio.wait(works, timeout=5)
+        await asyncio.wait(works, timeout=1.5)
         await client.aclose()
         outcomes = await asyncio.gather(*works, return_exceptions=True)
         kinds = {type(one).__name__ for one in outcomes}
