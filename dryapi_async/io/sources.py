@@ -30,7 +30,8 @@ class Looked:
 class Reader:
     """One source of one attempt. Any thread may call it: a close waits for the read that is out, and an open after it opens nothing."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, *, start: int | None = None, stamp: Stamp | None = None) -> None:
+        """Take a source; ``start`` and ``stamp`` are where and what it was in an attempt before."""
         file = source if isinstance(source, File) else File(source)
         self.file: File = file
         self.label: str = describe(source)
@@ -44,6 +45,12 @@ class Reader:
         self._memory: memoryview | None = None
         self._stream: IO[bytes] | None = None
         self._spent = False
+        self._start_before = start
+        self._stamp_before = stamp
+
+    def renew(self) -> "Reader":
+        """Make a reader for the next attempt: it reads the same bytes from the same place, or refuses."""
+        return Reader(self.file, start=self._start, stamp=self._stamp)
 
     @property
     def pieces(self) -> AsyncIterable[bytes] | None:
@@ -85,7 +92,8 @@ class Reader:
     def _open(self) -> Looked:
         inner: Any = self.file.source
         if is_bytes(inner):
-            return self._open_memory(memoryview(inner).cast("B"))
+            view = memoryview(inner)
+            return self._open_memory(view.cast("B") if view.c_contiguous else memoryview(view.tobytes()))
         if isinstance(inner, str | os.PathLike):
             return self._open_path(os.fspath(inner))
         if self.pieces is not None:
@@ -115,6 +123,10 @@ class Reader:
         found = os.fstat(self._fd)
         self._check_kind(found)
         self._stamp = _stamp(found)
+        if self._stamp_before not in {None, self._stamp}:
+            raise SourceChangedError(
+                f"{self.label} changed since a first attempt sent it: make a new call once it is at rest.", source=self.label
+            )
         self._size = max(found.st_size - self._start, 0)
         self._check_size()
         return Looked(name=name, size=self._size, head=os.pread(self._fd, SNIFF_BYTES, self._start))
@@ -124,7 +136,7 @@ class Reader:
             raise SourceError(f"{self.label} has {self._size} bytes, not the {self.file.size} that File(size=) says.", source=self.label)
 
     def _open_stream(self, stream: Any) -> Looked:
-        if isinstance(stream, io.TextIOBase) or ("b" not in getattr(stream, "mode", "b") and isinstance(getattr(stream, "mode", "b"), str)):
+        if isinstance(stream, io.TextIOBase):
             raise SourceError(f"{self.label} is open as text: open it with mode 'rb'.", source=self.label)
         if getattr(stream, "closed", False):
             raise SourceError(f"{self.label} is closed: open it again, or give its path.", source=self.label)
@@ -133,7 +145,8 @@ class Reader:
             return self._open_memory(memoryview(stream.getvalue())[stream.tell() :])
         if not (hasattr(stream, "seekable") and stream.seekable()):
             return self._open_once(stream, name)
-        self._start = stream.tell()
+        # An attempt leaves its own position behind.
+        self._start = stream.tell() if self._start_before is None else self._start_before
         if _is_plain(stream):
             self._fd, self._owned = os.dup(stream.fileno()), True
             return self._look(os.path.basename(name))  # noqa: PTH119  a text in, a text out
@@ -141,7 +154,7 @@ class Reader:
         self._size = stream.seek(0, os.SEEK_END) - self._start
         stream.seek(self._start)
         self._check_size()
-        head = stream.read(SNIFF_BYTES)
+        head = bytes(self._read(0, SNIFF_BYTES))
         stream.seek(self._start)
         return Looked(name=os.path.basename(name), size=self._size, head=head)  # noqa: PTH119  the same
 

@@ -163,7 +163,7 @@ class Upload:
         if reader.one_shot:
             return reader
         self._threads.begin(reader.close)
-        return Reader(reader.file)
+        return reader.renew()
 
     def close(self) -> None:
         """Close the files, each after the read that is out; nothing is waited for."""

@@ -301,15 +301,13 @@ async def test_p10_a_file_whose_name_goes_to_another_is_sent_whole_as_it_was(
     assert seen(sim, "img2img")[0].files[0].sha256 == sha256(PICTURE * 4)
 
 
-@pytest.mark.parametrize(("said", "given"), [(len(PICTURE) + 1, "fewer"), (len(PICTURE) - 1, "more")])
-@pytest.mark.parametrize("make", [pieces, pipe], ids=["async iterable", "pipe"])
-async def test_p10_a_stream_of_another_size_than_said_bills_nothing(
-    sim: Simulator, client: Client, make: Callable[[], Any], said: int, given: str
-) -> None:
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [(pieces, len(PICTURE) + 1), (pieces, len(PICTURE) - 1), (pipe, len(PICTURE) + 1)],
+    ids=["fewer pieces", "more pieces", "a pipe that ends early"],
+)
+async def test_p10_a_stream_of_another_size_than_said_bills_nothing(sim: Simulator, client: Client, make: Callable[[], Any], said: int) -> None:
     source = make()
-    if given == "more" and make is pipe:
-        source.close()
-        pytest.skip("what a pipe has beyond its size is never read")
     with pytest.raises(SourceChangedError):
         await edit(client, image=File(source, name="fox.png", size=said))
     close(source)
@@ -412,15 +410,16 @@ async def test_p10_streams_without_a_size_say_what_is_missing(sim: Simulator, cl
     assert not sim.requests
 
 
-@pytest.mark.parametrize("make", [lambda: memoryview(PICTURE)[::2], lambda: memoryview(PICTURE).cast("B", (4, len(PICTURE) // 4))], ids=["strided", "2-D"])
-async def test_p10_memory_of_any_shape_is_sent_or_refused_in_our_words(sim: Simulator, client: Client, make: Callable[[], memoryview]) -> None:
-    view = make()
-    try:
-        await edit(client, image=File(view, content_type="image/png"))
-    except InputError:
-        assert not sim.requests
-    else:
-        assert seen(sim, "img2img")[0].files[0].sha256 == sha256(view.tobytes())
+def interleaved() -> memoryview:
+    doubled = bytearray(2 * len(PICTURE))
+    doubled[::2] = PICTURE
+    return memoryview(doubled)[::2]
+
+
+@pytest.mark.parametrize("make", [interleaved, lambda: memoryview(PICTURE).cast("B", (4, len(PICTURE) // 4))], ids=["strided", "2-D"])
+async def test_p10_memory_of_any_shape_is_sent_in_its_order(sim: Simulator, client: Client, make: Callable[[], memoryview]) -> None:
+    await edit(client, image=make())
+    assert seen(sim, "img2img")[0].files[0].sha256 == sha256(PICTURE)
 
 
 class Uploads:

@@ -122,6 +122,16 @@ async def test_a_part_of_the_jobs_fails() -> None:
         assert 8 <= len(failed) <= 30
 
 
+async def test_speed_divides_and_an_error_keeps_its_progress() -> None:
+    async with Simulator(duration=4, speed=8, seed=1) as sim, open_talk(sim) as talk:
+        job = sim.jobs[await talk.submit()]
+        assert job.duration == pytest.approx(0.5)
+        sim.fail(job.request_id)
+        status = await talk.status(job.request_id)
+        assert status["status"] == "error"
+        assert status["progress"] < 50
+
+
 async def test_jobs_can_be_moved_by_hand(sim: Simulator, talk: Talk) -> None:
     sim.hold("txt2img", times=2)
     one, two, free = [await talk.submit() for _ in range(3)]

@@ -13,7 +13,7 @@ import pytest
 from dryapi_async.simulator import Simulator
 from dryapi_async.simulator.contract import FILE_KINDS, OPERATIONS, Field
 
-from .conftest import FILES, OPENAPI, open_talk
+from .conftest import FILES, OPENAPI, TXT2IMG, open_talk
 
 pytestmark = [
     pytest.mark.anyio,
@@ -178,6 +178,23 @@ async def test_a_price_is_what_is_deducted(document: dict[str, Any], slug: str) 
             status, body = await sent
             assert status == 200, body
         assert float(before - sim.balance) == body["data"]["price"] > 0
+
+
+@pytest.mark.parametrize(
+    ("slug", "fields", "more"),
+    [
+        ("txt2img", TXT2IMG, {"width": 512}),
+        ("txt2img", TXT2IMG, {"steps": 8}),
+        ("txt2music", {"model": "ACE-Step-v1.5-turbo", "duration": 30, "inference_steps": 8}, {"inference_steps": 16}),
+        ("txt2music", {"model": "ACE-Step-v1.5-turbo", "duration": 30, "inference_steps": 8}, {"duration": 60}),
+        ("aud2txt", {"duration_seconds": 60, "include_ts": True, "model": "WhisperLargeV3"}, {"duration_seconds": 120}),
+        ("txt2embedding", {"input": "a" * 50, "model": "Bge_M3_FP16"}, {"input": ["a" * 50, "b" * 50]}),
+    ],
+)
+async def test_more_work_costs_more(slug: str, fields: dict[str, Any], more: dict[str, Any]) -> None:
+    async with Simulator() as sim, open_talk(sim) as talk:
+        prices = [(await talk.post(slug + "/price-calculation", each))[1]["data"]["price"] for each in (fields, {**fields, **more})]
+        assert prices[1] == pytest.approx(2 * prices[0])
 
 
 # What the document says otherwise than the simulator answers by default, and what a black-box client can't know: (path, change, reason).

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from dryapi_async.simulator import Fault, Received, Simulator
+from dryapi_async.simulator.faults import Phase
 
 from .conftest import IMG2IMG, TXT2IMG, Talk, make_png, open_talk, wait_until
 
@@ -79,6 +80,20 @@ async def test_mid_body_reads_half_and_a_fin_there_is_no_rst(sim: Simulator) -> 
     for _ in range(2):
         assert await speak(sim, b"x" * 3_000_000) == (b"", "fin")
     assert sim.requests[-1].fields == {}
+
+
+@pytest.mark.parametrize(("phase", "answered"), [("before_body", True), ("mid_body", False)])
+async def test_mid_body_waits_for_half_of_it(sim: Simulator, phase: Phase, answered: bool) -> None:
+    sim.script("txt2img", Fault.garbage(phase))
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(sim.url.rpartition(":")[2]))
+    writer.write(b"POST /api/v1/client/txt2img HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n" + b"x" * 400)
+    reading = asyncio.create_task(reader.read(100))
+    await asyncio.sleep(0.1)
+    assert reading.done() is answered
+    writer.write(b"x" * 200)
+    assert b"not HTTP" in await reading
+    writer.close()
+    await writer.wait_closed()
 
 
 async def test_a_hang_ends_after_its_seconds_or_with_the_simulator() -> None:

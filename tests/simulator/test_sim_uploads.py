@@ -108,6 +108,7 @@ async def test_a_file_over_the_limit_is_422_and_a_body_over_the_cap_413() -> Non
         assert status == 413
         assert b"<html>" in page
         assert sim.requests[-1].files == []
+        assert sim.requests[-1].body_size == 0  # its length was known before it was read
 
 
 async def test_a_chunked_body_over_the_cap_is_413_too() -> None:

@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 
 from dryapi_async.simulator import Fault, Simulator
+from dryapi_async.simulator.webhooks import is_loopback
 
 from .conftest import IMG2IMG, TXT2IMG, Talk, make_png, open_talk, run, wait_until
 
@@ -158,10 +159,29 @@ async def test_misbehaviour_on_request(sim: Simulator, talk: Talk, receiver: Rec
 
 
 async def test_only_loopback_is_dialled(sim: Simulator, talk: Talk) -> None:
-    for url in ("https://example.com/hook", "https://10.0.0.1/hook", "https://[2001:db8::1]/"):
+    # Names only: were the rule broken, the resolver would still lead them to this machine.
+    for url in ("https://example.com/hook", "https://127.0.0.1.example.com/", "https://localhost.example.com/"):
         await talk.submit(fields={**TXT2IMG, "webhook_url": url})
     await wait_until(lambda: len(sim.webhooks.deliveries) == 6 and all(each.state == "not sent" for each in sim.webhooks.deliveries))
     assert not any(each.attempts for each in sim.webhooks.deliveries)
+
+
+@pytest.mark.parametrize(
+    ("url", "taken"),
+    [
+        ("http://127.0.0.1:8000/hook", True),
+        ("https://127.8.9.1/", True),
+        ("http://[::1]:80/", True),
+        ("http://localhost/", True),
+        ("https://10.0.0.1/hook", False),
+        ("https://[2001:db8::1]/", False),
+        ("https://0.0.0.0/", False),
+        ("https://example.com/?127.0.0.1", False),
+        ("https://127.0.0.1@example.com/", False),
+    ],
+)
+async def test_what_is_loopback(url: str, taken: bool) -> None:
+    assert is_loopback(url) is taken
 
 
 async def test_the_name_localhost_needs_no_resolver(sim: Simulator, receiver: Receiver) -> None:
