@@ -31,7 +31,7 @@ ROOMS: dict[str, set[str]] = {
 }
 PURE = {"asyncio", "anyio", "aiohttp", "aiofiles", "time", "os", "random", "secrets", "socket", "pathlib", "threading"}
 CORE = {"aiohttp", "attrs", "attr", "cattrs", "anyio", "aiofiles", "yarl", "multidict"}
-EXTRAS = {"cli": {"click", "rich"}, "__main__": set[str](), "simulator": {"PIL"}}
+EXTRAS = {"cli": {"click", "rich", "PIL"}, "__main__": set[str](), "simulator": {"PIL"}}
 
 
 def room_of(file: Path) -> str:

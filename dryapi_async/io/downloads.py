@@ -144,9 +144,10 @@ class Downloads:
             check_link(url, self._http.rules)
             try:
                 response = await self._http.fetch(URL(url, encoded=True), headers)
-            except aiohttp.ClientConnectorError as error:
-                if isinstance(error.os_error, PrivateAddressError):
-                    raise DownloadError(f"The result link leads into a private network ({error.os_error}): refused.") from error
+            except (aiohttp.ClientConnectorError, PrivateAddressError) as error:
+                found = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+                if isinstance(found, PrivateAddressError):
+                    raise DownloadError(f"The result link leads into a private network ({found}): refused.") from error
                 raise
             location = response.headers.get("Location")
             if response.status not in {301, 302, 303, 307, 308} or not location:

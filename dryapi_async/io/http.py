@@ -1,8 +1,9 @@
 """The connections of one client on one loop: a single request at a time, no opinion about what to do with its outcome."""
 
 import asyncio
+import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ssl import SSLContext
 from typing import Final
 from urllib.parse import urlsplit
@@ -128,6 +129,8 @@ class Http:
         limit = settings.pool_size if given is None else given.limit or settings.pool_size
         if limit < settings.max_in_flight:
             raise ConfigurationError(f"The connector's limit of {limit} is below max_in_flight={settings.max_in_flight}: raise it.")
+        # A user's own connector has a resolver that nobody guards: names are looked up once more beside it.
+        self._guard = None if given is None else GuardedResolver(aiohttp.ThreadedResolver(), self._rules, self._known_hosts())
         self.session: aiohttp.ClientSession = self._open_session(given, [] if session is None else session.trace_configs)
         self._reading: set[aiohttp.ClientResponse] = set()
         self.gate: Gate = Gate(limit, settings.timeouts.pool)
@@ -243,7 +246,14 @@ class Http:
         return self._settings.retry
 
     async def fetch(self, url: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
-        """Ask any host for a file: without the key, without following redirects. The caller holds the gate, and releases the answer."""
+        """Ask any host for a file: without the key, without following redirects. The caller holds the gate, and releases the answer.
+
+        Raises:
+            PrivateAddressError: The host's name leads into a private network (or a ClientConnectorError because of it).
+        """
+        if self._guard is not None and url.host and self._proxy_for(url) is None:
+            with suppress(socket.gaierror):  # the connector finds that, too, and says it in its own words
+                await self._guard.resolve(url.host, url.port or 0)
         return await self.session.get(
             url, headers=headers, timeout=self._timeout, allow_redirects=False, ssl=self._ssl, proxy=self._proxy_for(url)
         )

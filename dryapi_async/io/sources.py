@@ -125,7 +125,7 @@ class Reader:
         self._stamp = _stamp(found)
         if self._stamp_before not in {None, self._stamp}:
             raise SourceChangedError(
-                f"{self.label} changed since a first attempt sent it: make a new call once it is at rest.", source=self.label
+                f"{self.label} changed since the first attempt: make a new call once it is at rest.", source=self.label
             )
         self._size = max(found.st_size - self._start, 0)
         self._check_size()

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
@@ -79,15 +79,28 @@ def private_address(host: str, address: str) -> DownloadError:
     )
 
 
+_TRANSLATIONS: Final = (IPv6Network("64:ff9b::/96"), IPv6Network("::/96"))
+"""RFC 6052, and RFC 4291's old way: the last 32 bits are an IPv4 address."""
+_LOCAL_TRANSLATION: Final = IPv6Network("64:ff9b:1::/48")
+"""RFC 8215; older Pythons take it for global."""
+
+
 def is_private(address: str) -> bool:
     """Say whether an address isn't a public one; a name that is no address isn't private."""
     try:
         found = ip_address(address.partition("%")[0])
     except ValueError:
         return False
-    if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
-        found = found.ipv4_mapped
-    return not found.is_global or found.is_multicast
+    if isinstance(found, IPv6Address):
+        found = _carried(found) or found
+    return not found.is_global or found.is_multicast or found in _LOCAL_TRANSLATION
+
+
+def _carried(address: IPv6Address) -> IPv4Address | None:
+    """Take the IPv4 address out of an IPv6 one that leads to it: mapped, 6to4, or translated (NAT64)."""
+    if any(address in network for network in _TRANSLATIONS):
+        return IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour
 
 
 def follow(url: str, location: str) -> str:
@@ -97,4 +110,4 @@ def follow(url: str, location: str) -> str:
 
 def mask(text: str) -> str:
     """Hide the query of every URL in a text: signed links give access."""
-    return re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\"<>)]*", r"\1?…", text)
+    return re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\"<>)]*", r"\1?…", text, flags=re.IGNORECASE)

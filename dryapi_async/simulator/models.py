@@ -79,20 +79,8 @@ def _video(slug: str, name: str, types: tuple[str, ...], fps: int) -> SimModel:
     return SimModel(slug, name, types, limits, features, defaults)
 
 
-def stock_models() -> list[SimModel]:
-    """Make the list the simulator starts with; change it freely through ``Simulator.models``."""
-    image = _sizes(64, 2048, 8, min_steps=1, max_steps=150, min_guidance=0, max_guidance=30)
-    edit = _sizes(64, 2048, 8, min_steps=1, max_steps=150, min_guidance=0, max_guidance=30, max_input_images=4)
-    size = {"width": 512, "height": 512}
-    styles = (("Style", "style_lora"), ("Detail", "detail_lora"))
-    plain = _features(guidance=True, steps=True, negative_prompt=True, lora=True, custom_output_size=True)
+def _stock_films_and_sounds() -> list[SimModel]:
     return [
-        SimModel("Flux1schnell", "FLUX.1 schnell", ("txt2img",), image, plain, {**size, "steps": 4, "guidance": 3.5}, styles),
-        SimModel("ZImageTurbo_INT8", "Z-Image Turbo", ("txt2img",), image, plain, {**size, "steps": 8, "guidance": 0}, styles),
-        SimModel("Flux_2_Klein_4B_BF16", "FLUX.2 Klein", ("txt2img", "img2img"), edit, plain, {**size, "steps": 4, "guidance": 1}, styles),
-        SimModel(
-            "QwenImageEdit_Plus_NF4", "Qwen Image Edit Plus", ("img2img",), edit, plain, {**size, "steps": 20, "guidance": 7.5}, styles
-        ),
         _video("Ltxv_13B_0_9_8_Distilled_FP8", "LTX-Video 13B", ("txt2video", "img2video"), 30),
         _video("Ltx2_19B_Dist_FP8", "LTX-2 19B", ("txt2video", "img2video", "aud2video"), 24),
         _video("Ltx2_3_19B_Dist_INT8", "LTX-2.3 19B", ("txt2video", "img2video", "aud2video"), 24),
@@ -118,6 +106,12 @@ def stock_models() -> list[SimModel]:
             _features(lyrics=True),
             {"duration": 30, "steps": 8, "guidance": 1, "format": "mp3"},
         ),
+    ]
+
+
+def _stock_readers() -> list[SimModel]:
+    """Make the models that read, measure or mend what they are given."""
+    return [
         SimModel(
             "WhisperLargeV3", "Whisper large v3", _WHISPER, {"max_video_duration_seconds": 36_000, "timestamp_levels": ["segment", "word"]}
         ),
@@ -135,6 +129,25 @@ def stock_models() -> list[SimModel]:
         SimModel(
             "RealESRGAN_x4plus", "Real-ESRGAN x4", ("img-upscale", "vid-upscale"), {"min_scale": 1, "max_scale": 16}, {}, {"scale": 4}
         ),
+    ]
+
+
+def stock_models() -> list[SimModel]:
+    """Make the list the simulator starts with; change it freely through ``Simulator.models``."""
+    image = _sizes(64, 2048, 8, min_steps=1, max_steps=150, min_guidance=0, max_guidance=30)
+    edit = _sizes(64, 2048, 8, min_steps=1, max_steps=150, min_guidance=0, max_guidance=30, max_input_images=4)
+    size = {"width": 512, "height": 512}
+    styles = (("Style", "style_lora"), ("Detail", "detail_lora"))
+    plain = _features(guidance=True, steps=True, negative_prompt=True, lora=True, custom_output_size=True)
+    return [
+        SimModel("Flux1schnell", "FLUX.1 schnell", ("txt2img",), image, plain, {**size, "steps": 4, "guidance": 3.5}, styles),
+        SimModel("ZImageTurbo_INT8", "Z-Image Turbo", ("txt2img",), image, plain, {**size, "steps": 8, "guidance": 0}, styles),
+        SimModel("Flux_2_Klein_4B_BF16", "FLUX.2 Klein", ("txt2img", "img2img"), edit, plain, {**size, "steps": 4, "guidance": 1}, styles),
+        SimModel(
+            "QwenImageEdit_Plus_NF4", "Qwen Image Edit Plus", ("img2img",), edit, plain, {**size, "steps": 20, "guidance": 7.5}, styles
+        ),
+        *_stock_films_and_sounds(),
+        *_stock_readers(),
     ]
 
 

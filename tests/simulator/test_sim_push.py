@@ -95,6 +95,19 @@ async def test_a_job_that_runs_already_is_told_to_who_comes_later() -> None:
                 assert data["request_id"] == request_id
 
 
+async def test_a_job_that_is_ended_by_hand_is_told_once() -> None:
+    async with Simulator(seed=1, duration=0.2) as sim, open_talk(sim) as talk, talk.session.ws_connect(url_of(sim)) as socket:
+        ear = Listener(talk, socket)
+        sim.push.steps = 0
+        await ear.subscribe()
+        request_id = await talk.submit()
+        sim.finish(request_id)
+        assert json.loads((await ear.hear())["data"])["status"] == "done"
+        await asyncio.sleep(0.25)
+        await ear.say("pusher:ping", {})
+        assert (await ear.hear())["event"] == "pusher:pong"
+
+
 async def test_failures_are_not_told(sim: Simulator, talk: Talk, ear: Listener) -> None:
     await ear.subscribe()
     sim.hold()
