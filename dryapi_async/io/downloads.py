@@ -5,7 +5,7 @@ import errno
 import os
 import random
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Final
@@ -72,23 +72,28 @@ class Downloads:
 
     async def save(self, link: Link, target: Path, *, ending: str = "") -> Path:
         """Save a file whole or not at all; a directory as target takes the id and the type's ending."""
+        return await _settle(self._save(link, target, ending))
+
+    async def _save(self, link: Link, target: Path, ending: str) -> Path:
         transfer = Transfer(link, link.url)
         folder, name = await self._threads.start(_split_target, target)
         part = folder / f".{name or safe_name(link.request_id)}.{secrets.token_hex(4)}.part"
+
+        def final() -> Path:
+            return folder / (name or safe_name(link.request_id) + (ending_for(transfer.content_type) or ending))
+
         async with self._exchange.slots:
-            await self._write(part, self._pieces(transfer))
-        final = folder / (name or safe_name(link.request_id) + (ending_for(transfer.content_type) or ending))
-        return await self._threads.start(_rename, part, final)
+            return await self._write(part, self._pieces(transfer), final)
 
     async def write(self, request_id: str, text: str, target: Path, *, ending: str) -> Path:
         """Save a text whole or not at all."""
         folder, name = await self._threads.start(_split_target, target)
         part = folder / f".{name or safe_name(request_id)}.{secrets.token_hex(4)}.part"
-        await self._write(part, _one(text.encode()))
-        return await self._threads.start(_rename, part, folder / (name or safe_name(request_id) + ending))
+        final = folder / (name or safe_name(request_id) + ending)
+        return await _settle(self._write(part, _one(text.encode()), lambda: final))
 
-    async def _write(self, part: Path, pieces: AsyncGenerator[bytes, None]) -> None:
-        """Write pieces to a temporary file, which is gone again if that ends in any other way than whole."""
+    async def _write(self, part: Path, pieces: AsyncGenerator[bytes, None], final: Callable[[], Path]) -> Path:
+        """Write pieces to a temporary file and give it its name; it is gone again if that ends in any other way than whole."""
         try:
             async with aclosing(pieces):
                 file = await self._open_part(part)
@@ -97,6 +102,7 @@ class Downloads:
                         await file.write(piece)
                 finally:
                     await file.close()
+            return await self._threads.start(_rename, part, final())
         except BaseException:
             await self._threads.start(part.unlink, missing_ok=True)
             raise
@@ -217,6 +223,17 @@ class Downloads:
             wanted = transfer.link.format or "file"
             raise DownloadError(f"Job {transfer.link.request_id} has no {wanted} link (other formats: {has}). Save it without that format.")
         transfer.url, transfer.renewed = url, True
+
+
+async def _settle(work: Coroutine[Any, Any, Path]) -> Path:
+    """Do work that cleans up behind itself; cancelled once, that is waited for, and cancelled again, it still goes on to its end."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.cancel()
+        await asyncio.wait([task])
+        raise
 
 
 async def _one(content: bytes) -> AsyncGenerator[bytes, None]:

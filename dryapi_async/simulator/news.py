@@ -41,6 +41,8 @@ class News:
     async def close(self) -> None:
         """Tell nothing more."""
         self._agenda.stop()
+        if self._note in self._account.board.listeners:
+            self._account.board.listeners.remove(self._note)
         await self.webhooks.close()
 
     def _note(self, job: SimJob, change: Change) -> None:

@@ -72,9 +72,12 @@ async def test_the_meter_sees_a_stall_cpu_and_memory() -> None:
         del block
         await asyncio.sleep(0.02)
 
+    if meter._CLEAR.exists():
+        earlier_peak = bytearray(os.urandom(64 * 2**20))
+        del earlier_peak
     reading = await meter.measure(work())
     assert reading.stall_seconds > 0.07
-    assert reading.cpu_seconds > 0.04
+    assert reading.cpu_seconds > 0.02
     assert reading.seconds > 0.12
     assert reading.rss_growth_bytes > 30 * 2**20
 
@@ -138,7 +141,10 @@ def feed(data: bytes, step: int, *, digests: bool = False) -> bytes:
     return wire.written
 
 
-FORM = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--x\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\nab\r\n\r\nc\r\n--x--\r\n'
+FORM = (
+    b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n'
+    b'--x\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\nab\r\n\r\nc\r\n--x--\r\n'
+)
 POST = (
     b"POST /api/v1/client/img2img HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=x\r\ncontent-length: %d\r\n\r\n" % len(FORM)
     + FORM
@@ -158,8 +164,9 @@ def test_the_server_takes_requests_in_any_pieces(step: int) -> None:
 
 @pytest.mark.parametrize("step", [1, 10_000])
 def test_the_server_digests_the_file_of_each_form(step: int) -> None:
-    expected = hashlib.sha256(b"ab\r\n\r\nc").hexdigest().encode()
-    assert feed(POST + POST, step, digests=True).count(expected) == 2
+    written = feed(POST + POST.replace(b"\r\n\r\nc", b"\r\n\r\nd"), step, digests=True)
+    first, second = (hashlib.sha256(content).hexdigest().encode() for content in (b"ab\r\n\r\nc", b"ab\r\n\r\nd"))
+    assert 0 < written.find(first) < written.find(second)
     assert digest_file(POST[: POST.index(b"\r\n\r\n")], b"no form") == ""
 
 

@@ -94,6 +94,16 @@ async def test_ports_can_go_down_and_come_up_again() -> None:
 
 
 @pytest.mark.anyio
+async def test_it_can_be_started_again_after_its_end() -> None:
+    sim = Simulator(speed=float("inf"))
+    for _ in range(2):
+        async with sim, open_talk(sim) as talk:
+            assert (await talk.status(await talk.submit()))["status"] == "done"
+            assert len(sim.board.listeners) == 1
+    assert not sim.board.listeners
+
+
+@pytest.mark.anyio
 async def test_a_taken_port_is_an_error_that_leaves_nothing() -> None:
     async with Simulator() as sim:
         other = Simulator(port=int(sim.url.rpartition(":")[2]))

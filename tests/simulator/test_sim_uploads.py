@@ -173,7 +173,7 @@ async def test_expect_100_asks_for_the_body_only_after_the_key_was_seen(sim: Sim
         writer.write(b"{}")
         if key == sim.key:
             assert (await reader.readline()).strip() == b""
-            assert (await reader.readline()).strip() == b"HTTP/1.1 422 Unprocessable Entity"
+            assert (await reader.readline()).startswith(b"HTTP/1.1 422 ")
         writer.close()
         await writer.wait_closed()
 

@@ -1,0 +1,106 @@
+"""What runs in a child process: one task, told by a JSON object on standard input, its answer one on standard output."""
+
+import asyncio
+import importlib
+import json
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import asdict
+
+from benchmarks.machine import CLIENT_CORE, pin
+from benchmarks.meter import measure
+from benchmarks.server import ROOT
+from benchmarks.subjects import Upload
+
+PIPELINED: Final = 100
+"""Small requests sent before their answers are read."""
+
+
+def upload(*, subject: str, url: str, paths: list[str], warm_up: str, uploads: int, at_once: int) -> dict[str, Any]:
+    """Upload files with one subject: what it cost, and the id that each upload got."""
+    return asyncio.run(_upload(subject, url, [Path(path) for path in paths], Path(warm_up), uploads, at_once))
+
+
+async def _upload(subject: str, url: str, paths: list[Path], warm_up: Path, uploads: int, at_once: int) -> dict[str, Any]:
+    module = importlib.import_module(f"benchmarks.subjects.{subject}")
+    ids = [""] * uploads
+    async with module.open_uploads(url, at_once) as send:
+        await send(warm_up)
+        reading = await measure(_upload_all(send, paths, ids, at_once))
+    return {"reading": asdict(reading), "ids": ids}
+
+
+async def _upload_all(send: Upload, paths: list[Path], ids: list[str], at_once: int) -> None:
+    """Upload, ``at_once`` at once, file after file and round again, noting the ids."""
+    numbers = iter(range(len(ids)))
+
+    async def work() -> None:
+        for number in numbers:
+            ids[number] = await send(paths[number % len(paths)])
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(at_once):
+            group.create_task(work())
+
+
+def idle(*, seconds: float) -> dict[str, Any]:
+    """Do nothing for a while, to see how late the machine itself wakes a ticker."""
+    return {"reading": asdict(asyncio.run(_idle(seconds)))}
+
+
+async def _idle(seconds: float) -> Any:
+    return await measure(asyncio.sleep(seconds))
+
+
+def rate(*, port: int, body_bytes: int, bodies: int, requests: int) -> dict[str, float]:
+    """Measure the server with a raw socket: bodies from memory, and small requests sent ahead of their answers."""
+    body = bytes(body_bytes)
+    head = f"POST {ROOT}img2img HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {body_bytes}\r\n\r\n".encode()
+    small = f"GET {ROOT}request-status/1 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode() * PIPELINED
+    with socket.create_connection(("127.0.0.1", port)) as connection, connection.makefile("rb") as answers:
+        began = time.perf_counter()
+        for _ in range(bodies):
+            connection.sendall(head)
+            connection.sendall(body)
+            _read_answer(answers)
+        body_seconds = time.perf_counter() - began
+        connection.sendall(small)
+        answer_bytes = sum(_read_answer(answers) for _ in range(PIPELINED))
+        began = time.perf_counter()
+        for _ in range(requests // PIPELINED):
+            connection.sendall(small)
+            answers.read(answer_bytes)
+        small_seconds = time.perf_counter() - began
+    return {"mib_per_second": bodies * body_bytes / 2**20 / body_seconds, "requests_per_second": requests / small_seconds}
+
+
+def _read_answer(answers: Any) -> int:
+    """Read one answer, throw it away, and give its bytes."""
+    line = answers.readline()
+    if b" 200 " not in line:
+        raise ConnectionError(f"The server refuses the raw sender: {line!r}.")
+    read, length = len(line), 0
+    while line != b"\r\n":
+        line = answers.readline()
+        read += len(line)
+        if line.startswith(b"Content-Length:"):
+            length = int(line.partition(b":")[2])
+    return read + len(answers.read(length))
+
+
+TASKS: Final[dict[str, Callable[..., dict[str, Any]]]] = {"upload": upload, "idle": idle, "rate": rate}
+
+
+def main() -> None:
+    """Run the task that the command line names."""
+    pin(CLIENT_CORE)
+    print(json.dumps(TASKS[sys.argv[1]](**json.load(sys.stdin))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Processes of our own: the server, and a child for each repetition, so that its memory and its time are its own."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import frozen
+
+ROOT: Final = Path(__file__).parents[1]
+CHILD_SECONDS: Final = 300.0
+"""A child that takes longer hangs."""
+
+
+class ChildError(Exception):
+    """A process of ours failed; its last words are in the text."""
+
+
+@frozen(kw_only=True)
+class Server:
+    """A server that runs."""
+
+    port: int
+    loop: str
+
+    @property
+    def url(self) -> str:
+        """Its base URL."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+@contextmanager
+def start_server(*, digests: bool = False) -> Generator[Server, None, None]:
+    """Run the server in a process of its own, and end it."""
+    command = [sys.executable, "-m", "benchmarks.server", *(["--digests"] if digests else [])]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            line = process.stdout.readline()
+            if not line:
+                raise ChildError("The benchmark's server ended before it listened; its error is above.")
+            yield Server(**json.loads(line))
+        finally:
+            process.stdin.close()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def run_child(task: str, **work: Any) -> Any:
+    """Run a task of ``benchmarks.child`` in a process of its own, and give what it says.
+
+    Raises:
+        ChildError: It failed.
+    """
+    command = [sys.executable, "-m", "benchmarks.child", task]
+    done = subprocess.run(command, cwd=ROOT, input=json.dumps(work), capture_output=True, text=True, timeout=CHILD_SECONDS, check=False)
+    if done.returncode:
+        raise ChildError(f"{task} with {work} failed with exit status {done.returncode}:\n{done.stderr}")
+    return json.loads(done.stdout)
