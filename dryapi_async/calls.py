@@ -110,6 +110,9 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
                 return work.result()
             raise self._late() from None
         except asyncio.CancelledError:
+            if work.done() and not self._finishers - 1 and self._trail.may_be_billed:
+                # Its answer came in the same moment: it is on its way to nobody.
+                engine.adopt(work, job=isinstance(self, JobCall))
             if work.cancelled() and not _is_cancelling():
                 closed = ClientClosedError(f"The client was closed before {self.__name__} was sent: nothing was billed.")
                 raise (self._trail.lost or closed) from None
@@ -139,7 +142,7 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
     def _leave(self, work: asyncio.Task[T_co], engine: Engine) -> None:
         """Nobody waits any more: stop what wasn't sent; what may be billed goes on, and its answer is kept."""
         if self._trail.may_be_billed:
-            engine.adopt(work)
+            engine.adopt(work, job=isinstance(self, JobCall))
             self._cutoff = engine.loop.call_later(engine.settings.timeouts.orphan, work.cancel)
         else:
             work.cancel()

@@ -58,7 +58,7 @@ class Engine:
         self.watcher: Watcher = Watcher(settings, self.read_status_once, self.exchange.tell)
         self.downloads: Downloads = Downloads(self.http, self.threads, self.exchange, self.read_status)
         self._work: dict[asyncio.Task[Any], Trail] = {}
-        self._adopted: set[asyncio.Task[Any]] = set()
+        self._adopted: dict[asyncio.Task[Any], bool] = {}
         self._models: tuple[Model, ...] | None = None
         self.orphans: deque[Any] = deque(maxlen=MOST_ORPHANS)
         self._keeper = _keep(self.http, self.threads)
@@ -73,23 +73,27 @@ class Engine:
         task.add_done_callback(self._forget)
         return task
 
-    def adopt(self, task: asyncio.Task[Any]) -> None:
-        """Keep what becomes of a submit that nobody waits for any more."""
-        self._adopted.add(task)
+    def adopt(self, task: asyncio.Task[Any], *, job: bool) -> None:
+        """Tell what becomes of a billed call that nobody waits for any more, and keep its job if it makes one."""
+        self._adopted[task] = job
+        if task not in self._work:
+            self._settle(task, None if task.cancelled() else task.exception())
 
     def give_back(self, task: asyncio.Task[Any]) -> None:
-        """Let go of a submit that somebody waits for again."""
-        self._adopted.discard(task)
+        """Let go of a call that somebody waits for again."""
+        self._adopted.pop(task, None)
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         trail = self._work.pop(task)
         error = trail.lost if task.cancelled() else task.exception()
-        if task not in self._adopted:
-            return
-        self._adopted.discard(task)
+        if task in self._adopted:
+            self._settle(task, error)
+
+    def _settle(self, task: asyncio.Task[Any], error: BaseException | None) -> None:
+        job = self._adopted.pop(task)
         if error is not None:
             logger.warning("a cancelled submit ended with %s: %s", type(error).__name__, error)
-        elif not task.cancelled():
+        elif job and not task.cancelled():
             self.orphans.append(task.result())
             logger.warning("a cancelled submit was accepted: %r is kept in client.orphans", task.result())
 

@@ -23,7 +23,7 @@ class Screen:
     """Shows what happens to calls. Everything but results goes to stderr."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console: Console = Console(stderr=True, highlight=False)
         self._progress: Progress | None = None
         self._rows: dict[str, TaskID] = {}
         self._said: dict[str, str] = {}

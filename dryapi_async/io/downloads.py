@@ -8,7 +8,7 @@ import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import aiofiles
 import aiohttp
@@ -25,6 +25,8 @@ from dryapi_async.protocol.media import ending_for
 from dryapi_async.protocol.retry import Again, Answered, Broke, decide
 from dryapi_async.protocol.status import Update
 from dryapi_async.protocol.wire import quote_id
+
+T = TypeVar("T")
 
 PIECE_BYTES: Final = 256 * 1024
 MOST_REDIRECTS: Final = 5
@@ -101,7 +103,7 @@ class Downloads:
                     async for piece in pieces:
                         await file.write(piece)
                 finally:
-                    await file.close()
+                    await _see_through(file.close())
             return await self._threads.start(_rename, part, final())
         except BaseException:
             await self._threads.start(part.unlink, missing_ok=True)
@@ -111,9 +113,10 @@ class Downloads:
         """Open the temporary file; cancelled in the middle, it is closed before the cancellation goes on."""
         opening = asyncio.ensure_future(_open(part, self._threads))
         try:
-            return await asyncio.shield(opening)
+            return await _see_through(opening)
         except asyncio.CancelledError:
-            await (await opening).close()
+            if opening.exception() is None:
+                await opening.result().close()
             raise
 
     async def _pieces(self, transfer: Transfer) -> AsyncGenerator[bytes, None]:
@@ -223,6 +226,16 @@ class Downloads:
             wanted = transfer.link.format or "file"
             raise DownloadError(f"Job {transfer.link.request_id} has no {wanted} link (other formats: {has}). Save it without that format.")
         transfer.url, transfer.renewed = url, True
+
+
+async def _see_through(work: Awaitable[T]) -> T:
+    """Wait for what must come to its end; a cancellation goes on after it."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 async def _settle(work: Coroutine[Any, Any, Path]) -> Path:

@@ -44,7 +44,11 @@ class Window:
     def settle(self, now: float) -> None:
         """Hold a grant whose answer came for one more window."""
         self.out -= 1
-        self.held.append(now + self.seconds + MARGIN)
+        self.held.append(self.free_at(now))
+
+    def free_at(self, now: float) -> float:
+        """Say when a grant whose answer came now is free again."""
+        return now + self.seconds + MARGIN
 
 
 @define(eq=False)
@@ -60,10 +64,9 @@ class DayWindow(Window):
             self.midnight += DAY_SECONDS * (1 + floor((now - self.midnight) / DAY_SECONDS))
         return 0.0 if self.limit - self.out - len(self.held) >= 1 else self.midnight - now
 
-    def settle(self, now: float) -> None:  # noqa: ARG002  as every window's
-        """Count a grant until midnight."""
-        self.out -= 1
-        self.held.append(self.midnight)
+    def free_at(self, now: float) -> float:  # noqa: ARG002  as every window's
+        """Say when a grant is free again: at midnight."""
+        return self.midnight
 
 
 LimitKind = Literal["minute", "daily"]

@@ -34,8 +34,8 @@ class Host:
         self.drop_reused = drop_reused
         self.api_requests: deque[Received] = deque()
         self.storage_requests: deque[Received] = deque()
-        self.connections = Connections(self._serve_api, keepalive_timeout=keepalive)
-        self.storage_connections = Connections(self._serve_storage, keepalive_timeout=keepalive)
+        self.connections: Connections = Connections(self._serve_api, keepalive_timeout=keepalive)
+        self.storage_connections: Connections = Connections(self._serve_storage, keepalive_timeout=keepalive)
         self._account = account
         self._api = Api(account)
         self._scripts = scripts

@@ -31,7 +31,7 @@ class News:
         secret: str | None,
         ssl: ssl_module.SSLContext | None,
     ) -> None:
-        self.webhooks = Webhooks(account, rng, url=url, secret=secret, ssl=ssl)
+        self.webhooks: Webhooks = Webhooks(account, rng, url=url, secret=secret, ssl=ssl)
         self._account = account
         self._push = account.push
         self._agenda = Agenda(loop, self._tell)

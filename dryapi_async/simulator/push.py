@@ -34,7 +34,7 @@ class PushSocket:
     def __init__(self, response: web.WebSocketResponse, socket_id: str) -> None:
         self.socket_id = socket_id
         self.channels: set[str] = set()
-        self.heard = 0.0
+        self.heard: float = 0.0
         self._response = response
         self._queue: deque[str] = deque(maxlen=_QUEUE_MOST)
         self._wake = asyncio.Event()
@@ -73,18 +73,18 @@ class Push:
     """
 
     def __init__(self, client_id: str, rng: random.Random, clock: Callable[[], float]) -> None:
-        self.channel = f"private-client.{client_id}"
+        self.channel: str = f"private-client.{client_id}"
         self.app_key = APP_KEY
-        self.activity_timeout = 30.0
+        self.activity_timeout: float = 30.0
         self.data_as = "string"
         self.steps = 3
         self.preview: str | None = None
         self.muted = False
         self.copies = 1
         self.down = False
-        self.refuse_auth = 0
-        self.total = 0
-        self.peak = 0
+        self.refuse_auth: int = 0
+        self.total: int = 0
+        self.peak: int = 0
         self.sockets: list[PushSocket] = []
         self.on_subscribe: Callable[[], None] = lambda: None
         self._secret = b"push simulator"

@@ -79,19 +79,19 @@ class Webhooks:
     ) -> None:
         self.url = url
         self.secret = secret
-        self.enabled = True
+        self.enabled: bool = True
         self.brand: Brand = "dryapi"
         self.backoff = BACKOFF
-        self.delay = 0.0
-        self.jitter = 0.0
+        self.delay: float = 0.0
+        self.jitter: float = 0.0
         self.reordered = False
         self.copies = 1
-        self.lost = 0.0
+        self.lost: float = 0.0
         self.tampered = False
         self.same_id = True
-        self.skew = 0.0
+        self.skew: float = 0.0
         self.deliveries: list[Delivery] = []
-        self.failures = 0
+        self.failures: int = 0
         self._account = account
         self._rng = rng
         self._ssl = ssl
