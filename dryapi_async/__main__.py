@@ -10,9 +10,9 @@ def main() -> None:
     if missing:
         sys.stderr.write(f'The command needs {" and ".join(missing)}: pip install "dryapi-async[cli]"\n')
         sys.exit(2)
-    from dryapi_async.cli.app import dryapi  # noqa: PLC0415  only once they are there
+    from dryapi_async.cli.app import start  # noqa: PLC0415  only once they are there
 
-    dryapi(prog_name="dryapi")
+    sys.exit(start())
 
 
 if __name__ == "__main__":

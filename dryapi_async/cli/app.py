@@ -1,10 +1,13 @@
 """``dryapi`` and its subcommands; each is loaded when it is used."""
 
 import logging
+import sys
 from importlib import import_module
+from io import TextIOWrapper
 
 import click
 
+from dryapi_async.cli.screen import INTERRUPTED, one_line
 from dryapi_async.version import __version__
 
 COMMANDS = {
@@ -46,3 +49,30 @@ def dryapi(*, verbose: bool) -> None:
     if verbose:
         logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(name)s %(message)s")
         logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+_ASKED_FOR_HELP: tuple[type[click.UsageError], ...] = (
+    (click.exceptions.NoArgsIsHelpError,) if hasattr(click.exceptions, "NoArgsIsHelpError") else ()
+)
+"""What click from 8.2 on raises for a group that is given no command; before, it prints the help by itself."""
+
+
+def start() -> int:
+    """Run the command with the process's arguments, and give its exit status; wrong usage is one line, too."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # A name that the terminal's encoding can't show must not end a command whose job is paid for.
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        status: object = dryapi.main(prog_name="dryapi", standalone_mode=False)
+    except _ASKED_FOR_HELP as error:
+        error.show()
+        return error.exit_code
+    except click.ClickException as error:
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        command = "dryapi" if context is None else context.command_path
+        sys.stderr.write(f"{type(error).__name__}: {one_line(error.format_message()).rstrip('.')}. See {command} --help\n")
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    return status if isinstance(status, int) else 0

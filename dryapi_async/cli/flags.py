@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import pairwise
+from math import isfinite
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -12,6 +13,7 @@ import attrs
 import click
 
 from dryapi_async import InputError, Lora
+from dryapi_async.config import DEFAULT_TIMEOUT
 from dryapi_async.operations import ALL
 from dryapi_async.operations.base import Operation
 from dryapi_async.protocol.untyped import is_sequence
@@ -46,28 +48,52 @@ def field_help(cls: Any) -> Mapping[str, str]:
             and isinstance(text, ast.Expr)
             and isinstance(text.value, ast.Constant)
         ):
-            found[field.target.id] = str(text.value.value).replace("``", "")
+            found[field.target.id] = without_marks(str(text.value.value))
     return found
+
+
+def without_marks(text: str | None) -> str:
+    """Take the marks of reStructuredText out of a docstring."""
+    return inspect.cleandoc(text or "").replace("`", "")
+
+
+def timeout_option(help_text: str) -> click.Option:
+    """Make the option of how long to wait."""
+
+    def check(_: click.Context, __: click.Parameter, seconds: float) -> float:
+        if not isfinite(seconds) or seconds <= 0:
+            raise click.BadParameter(f"{seconds:g} is no number of seconds over 0.")
+        return seconds
+
+    return click.Option(["--timeout"], type=float, default=DEFAULT_TIMEOUT, show_default=True, callback=check, help=help_text)
 
 
 def options_for(cls: RequestClass, *, optional: Sequence[str] = ()) -> list[click.Parameter]:
     """Make an option of each field; ``optional`` names fields that aren't required here."""
     known: Any = cls
     hints, texts = get_type_hints(cls), field_help(known)
+    names = [one.name for one in attrs.fields(known)]
     options: list[click.Parameter] = []
     for one in attrs.fields(known):
-        flag = "--" + one.name.replace("_", "-")
-        core = _core(hints[one.name])
-        settings: dict[str, Any] = _settings(core)
-        if FILE_KIND in one.metadata:
-            settings = {"multiple": get_origin(core) is Sequence, "metavar": "PATH"}
-        if settings.pop("switch", False):
-            flag += f"/--no-{one.name.replace('_', '-')}"
+        settings = _settings(_core(hints[one.name]), is_file=FILE_KIND in one.metadata)
+        flags = _flags(one.name, names, switch=settings.pop("switch", False), several=settings.get("multiple", False))
+        # A file whose class takes several under another name may be repeated, too: then it is those.
+        if FILE_KIND in one.metadata and f"{one.name}s" in names:
+            settings["multiple"] = True
         required = one.default is attrs.NOTHING and one.name not in optional
         if not required:
             settings["default"] = None
-        options.append(click.Option([flag, one.name], required=required, help=texts.get(one.name), **settings))
+        options.append(click.Option([*flags, one.name], required=required, help=texts.get(one.name), **settings))
     return options
+
+
+def _flags(name: str, names: Sequence[str], *, switch: bool, several: bool) -> list[str]:
+    """Spell a field's flags: ``--x/--no-x`` for yes or no, and the singular for what is repeated."""
+    flag = "--" + name.replace("_", "-")
+    if switch:
+        return [f"{flag}/--no-{flag.removeprefix('--')}"]
+    singular = name.removesuffix("s")
+    return [flag.removesuffix("s"), flag] if several and singular != name and singular not in names else [flag]
 
 
 def _core(hint: Any) -> Any:
@@ -78,38 +104,44 @@ def _core(hint: Any) -> Any:
     return next((one for one in members if get_origin(one) is Sequence), members[0])
 
 
-def _settings(hint: Any) -> dict[str, Any]:
+def _settings(hint: Any, *, is_file: bool) -> dict[str, Any]:
+    if get_origin(hint) is Sequence:
+        return {"multiple": True, "metavar": "PATH" if is_file else "NAME=WEIGHT" if Lora in get_args(hint) else "TEXT"}
+    if is_file:
+        return {"metavar": "PATH"}
     if hint is bool:
         return {"switch": True}
     if get_origin(hint) is Literal:
         return {"type": click.Choice([str(one) for one in get_args(hint)])}
-    if get_origin(hint) is Sequence:
-        return {"multiple": True, "metavar": "NAME=WEIGHT" if get_args(hint)[0] is Lora else "TEXT"}
     return {"type": {int: int, float: float}.get(hint, str)}
 
 
 def make_request(cls: RequestClass, values: Mapping[str, Any], *, measures: Mapping[str, float] | None = None) -> Operation[Any]:
     """Make a request from the flags given; fields that measures stand for are filled with nothing that is sent."""
-    fields = {name: _value(cls, name, value) for name, value in values.items() if value is not None and value != ()}
+    fields: dict[str, Any] = {}
+    for name, value in values.items():
+        if value is not None and value != ():
+            fields |= _fields(cls, name, value, values)
     price = cls.endpoint.price
     if measures and price is not None:
         fields |= {name: "-" for name in price.replaces if name not in fields}
     return cls(**fields)
 
 
-def _value(cls: RequestClass, name: str, value: Any) -> Any:
-    if name == "loras":
-        return [_read_lora(one) for one in value]
-    hint = get_type_hints(cls)[name]
+def _fields(cls: RequestClass, name: str, value: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn what one flag was given into its field; a file given several times goes to the field for several."""
     if not is_sequence(value):
-        return value
-    one_will_do = str in get_args(hint) and FILE_KIND not in _metadata(cls, name)
-    return value[0] if one_will_do and len(value) == 1 else list(value)
-
-
-def _metadata(cls: Any, name: str) -> Mapping[str, Any]:
-    metadata: Mapping[str, Any] = getattr(attrs.fields(cls), name).metadata
-    return metadata
+        return {name: value}
+    given: list[Any] = list(value)
+    hint: Any = get_type_hints(cls)[name]
+    core: Any = _core(hint)
+    if get_origin(core) is not Sequence:
+        several = len(given) > 1 and not values.get(f"{name}s")
+        return {f"{name}s": given} if several else {name: given[0]}
+    if Lora in get_args(core):
+        return {name: [_read_lora(one) for one in given]}
+    one_will_do = core is not hint and str in get_args(hint)
+    return {name: given[0] if one_will_do and len(given) == 1 else given}
 
 
 def _read_lora(text: str) -> Lora:
@@ -117,4 +149,4 @@ def _read_lora(text: str) -> Lora:
     try:
         return Lora(name=name, weight=float(weight))
     except ValueError:
-        raise InputError(f"--loras takes NAME=WEIGHT, such as ink=0.8, not {text!r}.") from None
+        raise InputError(f"--lora takes NAME=WEIGHT, such as ink=0.8, not {text!r}.") from None

@@ -2,16 +2,15 @@
 
 import asyncio
 import time
-from pathlib import Path
 from typing import Any, cast
 
 import attrs
 import click
 
 from dryapi_async import Client
-from dryapi_async.cli.flags import RequestClass, find_class, make_request, method_name, options_for
+from dryapi_async.cli.flags import RequestClass, find_class, make_request, method_name, options_for, timeout_option, without_marks
 from dryapi_async.cli.screen import Screen, fail, give, run_client
-from dryapi_async.config import DEFAULT_TIMEOUT
+from dryapi_async.cli.targets import Target, read_target
 from dryapi_async.errors import InputError
 from dryapi_async.operations import ALL
 from dryapi_async.operations.base import InstantOperation, JobOperation, Operation
@@ -50,20 +49,26 @@ def _run_command(cls: RequestClass) -> click.Command:
     options = options_for(cls)
     if issubclass(cls, JobOperation):
         options += [
-            click.Option(["--out"], required=True, metavar="PATH", help="The file to write, or a folder."),
-            click.Option(["--timeout"], type=float, default=DEFAULT_TIMEOUT, show_default=True, help="Seconds to wait for the job."),
+            click.Option(
+                ["--out"],
+                required=True,
+                callback=read_target(),
+                metavar="PATH",
+                help="The file to write, or a folder (one that exists, or NAME/).",
+            ),
+            timeout_option("Seconds to wait for the job."),
         ]
-    return click.Command(cls.endpoint.slug, params=[*options, _JSON], callback=_runner(cls), help=cls.__doc__)
+    return click.Command(cls.endpoint.slug, params=[*options, _JSON], callback=_runner(cls), help=without_marks(cls.__doc__))
 
 
 def _runner(cls: RequestClass) -> Any:
-    def callback(*, as_json: bool, out: str | None = None, timeout: float = DEFAULT_TIMEOUT, **values: Any) -> None:
+    def callback(*, as_json: bool, out: Target | None = None, timeout: float | None = None, **values: Any) -> None:
         try:
             request = make_request(cls, values)
         except InputError as error:
             fail(error)
-        if isinstance(request, JobOperation):
-            run_client(lambda client, screen: _job(client, screen, request, Path(out or "."), timeout, as_json=as_json), quiet=as_json)
+        if isinstance(request, JobOperation) and out is not None and timeout is not None:
+            run_client(lambda client, screen: _job(client, screen, request, out, timeout, as_json=as_json), quiet=as_json)
         else:
             run_client(lambda client, _: _answer(client, cast("InstantOperation[Any]", request), as_json=as_json), quiet=as_json)
 
@@ -76,13 +81,14 @@ async def _answer(client: Client, request: InstantOperation[Any], *, as_json: bo
     give(told, as_json=as_json, text=str(answer.prompt))
 
 
-async def _job(client: Client, screen: Screen, request: JobOperation[Any], out: Path, timeout: float, *, as_json: bool) -> None:
+async def _job(client: Client, screen: Screen, request: JobOperation[Any], out: Target, timeout: float, *, as_json: bool) -> None:
     loop, begun = asyncio.get_running_loop(), time.monotonic()
     deadline = loop.time() + timeout
     job = await client.call(request, timeout=timeout)
     screen.follow(job)
     screen.say(f"submitted: {job.ticket}")
-    path = await job.save(out, timeout=max(deadline - loop.time(), 0))
+    result = await job.result(timeout=max(deadline - loop.time(), 0))
+    path = await result.save(out.prepare())
     screen.done(job)
     told = {"ticket": job.ticket, "request_id": job.id, "path": str(path), "seconds": round(time.monotonic() - begun, 3)}
     give(told, as_json=as_json, text=str(path))

@@ -2,12 +2,15 @@
 
 import asyncio
 import json
+import logging
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, TextIO
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
@@ -17,13 +20,34 @@ from dryapi_async.events import BytesReceived, BytesSent, Event, RateLimited, St
 INTERRUPTED = 130
 FAILED = 1
 UNUSABLE = 2
+_SOON = 0.5
+"""Seconds."""
+
+logger: logging.Logger = logging.getLogger("dryapi_async")
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Say whether a stream shows moving text; FORCE_COLOR makes no terminal of a file."""
+    return stream.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}
+
+
+def plain(text: str) -> str:
+    """Show signs that would steer a terminal as what they are: texts come from outside."""
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def one_line(text: str) -> str:
+    """Put a text on one line."""
+    return plain(" ".join(text.split()))
 
 
 class Screen:
     """Shows what happens to calls. Everything but results goes to stderr."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.console: Console = Console(stderr=True, highlight=False)
+        # With -v the log has the screen: moving rows would run through it.
+        self._moves = is_terminal(sys.stderr) and not logger.isEnabledFor(logging.DEBUG)
+        self.console: Console = Console(stderr=True, highlight=False, force_terminal=self._moves)
         self._progress: Progress | None = None
         self._rows: dict[str, TaskID] = {}
         self._said: dict[str, str] = {}
@@ -31,7 +55,7 @@ class Screen:
         self._jobs: list[Job[Any]] = []
 
     def __enter__(self) -> Self:
-        if self.console.is_terminal and not self._quiet:
+        if self._moves and not self._quiet:
             columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[state]}"), TimeElapsedColumn())
             self._progress = Progress(*columns, console=self.console, transient=True)
             self._progress.start()
@@ -44,6 +68,8 @@ class Screen:
 
     def tell(self, event: Event) -> None:
         """Show an event of the client."""
+        if not isinstance(event, BytesSent | BytesReceived):
+            logger.debug("%s", event)
         if isinstance(event, BytesSent):
             self._show("upload", f"upload {event.request.partition(' ')[2]}", event.bytes_sent, event.bytes_total, "")
         elif isinstance(event, StateChanged):
@@ -55,20 +81,19 @@ class Screen:
 
     def _show(self, key: str, label: str, done: float, total: float | None, state: str) -> None:
         if self._progress is None:
-            word = state or ("done" if total and done >= total else "")
-            if word and self._said.get(key) != word:
-                self._said[key] = word
-                self.say(f"{label}: {word}")
+            # Lines tell what a job does; a transfer has its own line only where it moves.
+            if state and self._said.get(key) != state:
+                self._said[key] = state
+                self.say(f"{label}: {state}")
             return
         if key not in self._rows:
             self._rows[key] = self._progress.add_task(f"{label:<22}", total=total, state=state)
-        size = "" if key not in self._rows or state else f"{done / 1_000_000:.1f} MB"
-        self._progress.update(self._rows[key], completed=done, total=total, state=state or size)
+        self._progress.update(self._rows[key], completed=done, total=total, state=state or decimal(int(done)))
 
     def say(self, line: str) -> None:
         """Print a line above the progress; what came from outside isn't markup."""
         if not self._quiet:
-            self.console.print(escape(line), soft_wrap=True)
+            self.console.print(escape(plain(line)), soft_wrap=True)
 
     def follow(self, job: Job[Any]) -> None:
         """Note a job that is paid for and not done."""
@@ -79,22 +104,26 @@ class Screen:
         if job in self._jobs:
             self._jobs.remove(job)
 
-    def tell_tickets(self, client: Client) -> None:
-        """Print the tickets of what is still running."""
-        tickets = [job.ticket for job in (*self._jobs, *client.orphans)]
+    def tell_tickets(self, client: Client, *, told: str = "") -> None:
+        """Print the tickets of what is still running or not saved, but for those that were told already."""
+        tickets = [job.ticket for job in (*self._jobs, *client.orphans) if job.ticket not in told]
         if tickets:
-            sys.stderr.write("still running, and paid for; go on with\n  dryapi wait " + " ".join(tickets) + " --out .\n")
+            sys.stderr.write("paid for, and not saved yet; go on with\n  dryapi wait " + " ".join(tickets) + " --out .\n")
 
 
 def give(value: object, *, as_json: bool, text: str) -> None:
     """Print a command's result: one JSON object for machines, else the text."""
-    sys.stdout.write((json.dumps(value, default=str, ensure_ascii=False) if as_json else text) + "\n")
+    sys.stdout.write((json.dumps(value, default=str) if as_json else plain(text)) + "\n")
+
+
+def describe_error(error: BaseException) -> str:
+    """Say an error's class and its sentence, on one line."""
+    return f"{type(error).__name__}: {one_line(str(error)) or 'no more is known.'}"
 
 
 def fail(error: BaseException) -> NoReturn:
     """End with one line that says what went wrong."""
-    sentence = " ".join(str(error).split()) or type(error).__name__
-    sys.stderr.write(f"{type(error).__name__}: {sentence}\n")
+    sys.stderr.write(describe_error(error) + "\n")
     sys.exit(UNUSABLE if isinstance(error, ConfigurationError) else FAILED)
 
 
@@ -108,14 +137,26 @@ def run_client(main: Callable[[Client, Screen], Awaitable[None]], *, quiet: bool
                 await main(client, screen)
             except asyncio.CancelledError:
                 screen.__exit__(None, None, None)
-                # A submit that is on the wire is listened to; a second Ctrl-C doesn't wait for it.
-                await client.aclose()
+                await _close(client)
                 screen.tell_tickets(client)
+                raise
+            except (DryAPIError, OSError) as error:
+                screen.__exit__(None, None, None)
+                screen.tell_tickets(client, told=str(error))
                 raise
             finally:
                 await client.aclose()
 
     run_quietly(inside)
+
+
+async def _close(client: Client) -> None:
+    """Close a client; a submit that is on the wire is listened to, and a second Ctrl-C doesn't wait for it."""
+    closing = asyncio.ensure_future(client.aclose())
+    await asyncio.wait([closing], timeout=_SOON)
+    if not closing.done():
+        sys.stderr.write("a submit is on its way: waiting for its answer (Ctrl-C again gives it up)\n")
+    await closing
 
 
 def run_quietly(main: Callable[[], Any]) -> None:

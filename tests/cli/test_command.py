@@ -8,11 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 from PIL import Image as Picture
 
+from dryapi_async.__main__ import main
 from tests.cli.conftest import Command, clean_environment
 
 pytestmark = pytest.mark.processes
@@ -51,7 +55,7 @@ def one_line(text: str) -> str:
 
 
 def test_run_saves_a_picture_of_the_size_asked_for(command: Command, tmp_path: Path) -> None:
-    done = command(*TXT2IMG, "--out", "fox.webp")
+    done = command(*TXT2IMG, "--out", "fox.webp", FORCE_COLOR="1")
     assert (done.returncode, done.stdout) == (0, "fox.webp\n"), done.stderr
     with Picture.open(tmp_path / "fox.webp") as drawn:
         assert (drawn.size, drawn.format) == ((512, 384), "WEBP")
@@ -67,9 +71,22 @@ def test_run_for_machines_then_status_and_wait(command: Command, picture: Path, 
     assert done.stderr == ""
     status = command("status", told["ticket"], "--json")
     assert json.loads(status.stdout)["state"] == "done"
+    both = command("-v", "status", "txt2img:00000000-0000-0000-0000-000000000000", told["ticket"])
+    assert (both.returncode, both.stdout) == (1, f"{told['ticket']} done 100 %\n"), "one that fails doesn't hide the other"
+    assert "NotFoundError: " in both.stderr
+    assert "Attempt(request='GET request-status'" in both.stderr
     waited = command("wait", told["ticket"], "--out", "later")
     assert waited.returncode == 0
     assert (tmp_path / "later" / f"{told['request_id']}.png").stat().st_size > 100
+
+
+def test_several_pictures_are_all_sent_and_folders_are_made(command: Command, picture: Path, tmp_path: Path) -> None:
+    done = command(*IMG2IMG, "--image", picture.name, "--image", picture.name, "--out", "new/folder/")
+    assert done.returncode == 0, done.stderr
+    (made,) = (tmp_path / "new" / "folder").iterdir()
+    assert done.stdout == f"{made.relative_to(tmp_path)}\n"
+    refused = command(*IMG2IMG, *["--image", picture.name] * 5, "--out", ".")
+    assert "ValidationError: " in refused.stderr, "the simulator's model takes four, and counts them"
 
 
 @pytest.mark.parametrize(
@@ -87,30 +104,40 @@ def test_run_for_machines_then_status_and_wait(command: Command, picture: Path, 
         ((*IMG2IMG, "--image", "fox.png", "--out", "x.png"), {"DRYAPI_API_KEY": "8|wrong"}, "AuthenticationError: ", 1),
         ((*IMG2IMG, "--image", "fox.png", "--out", "x.png"), {"DRYAPI_API_KEY": ""}, "ConfigurationError: No API key", 2),
         (("run", "img-upscale", "--image", "fox.png", "--model", "Nope", "--out", "x.png"), {}, "ValidationError: ", 1),
-        ((*IMG2IMG, "--image", "fox.png", "--out", "nowhere/x.png"), {}, "FileNotFoundError: ", 1),
         ((*IMG2IMG, "--image", "fox.png", "--out", "x.png"), {"DRYAPI_BASE_URL": "http://127.0.0.1:9"}, "ConnectError: ", 1),
         (("wait", "nonsense", "--out", "."), {}, "InputError: 'nonsense' is no ticket", 1),
         (("status", "txt2img:00000000-0000-0000-0000-000000000000"), {}, "NotFoundError: ", 1),
     ],
 )
 def test_what_goes_wrong_is_one_line(  # noqa: PLR0917  a table has these columns
-    words: tuple[str, ...], environment: dict[str, str], said: str, status: int, command: Command, picture: Path, tmp_path: Path
+    words: tuple[str, ...],
+    environment: dict[str, str],
+    said: str,
+    status: int,
+    service: dict[str, str],
+    picture: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / "words.png").write_text("these are words")
-    before = sorted(tmp_path.iterdir())
-    done = command(*words, **environment)
-    assert done.returncode == status
-    assert done.stdout == ""
-    last = one_line(done.stderr[done.stderr.rstrip("\n").rfind("\n") + 1 :])
-    assert last.startswith(said)
-    assert "wrong" not in last
-    assert sorted(tmp_path.iterdir()) == before
+    (picture.parent / "words.png").write_text("these are words")
+    before = sorted(picture.parent.iterdir())
+    monkeypatch.chdir(picture.parent)
+    for name, value in (service | environment).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.argv", ["dryapi", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    told = capsys.readouterr()
+    assert (ended.value.code, told.out) == (status, "")
+    assert one_line(told.err).startswith(said)
+    assert "wrong" not in told.err
+    assert sorted(picture.parent.iterdir()) == before
 
 
-def test_a_missing_flag_is_named(command: Command) -> None:
-    done = command("run", "txt2img", "--prompt", "p", "--out", "x.png")
-    assert done.returncode == 2
-    assert "--model" in done.stderr
+def test_an_error_is_no_traceback(command: Command) -> None:
+    done = command(*IMG2IMG, "--image", "nope.png", "--out", "x.png")
+    assert done.returncode == 1
+    assert one_line(done.stderr).startswith("SourceError: nope.png can't be read")
 
 
 def test_help_comes_from_the_classes(command: Command) -> None:
@@ -138,6 +165,72 @@ def test_a_prompt_tool_prints_its_answer(command: Command) -> None:
     done = command("run", "prompt_image", "--prompt", "a fox")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+SLOW = """
+import asyncio
+from dryapi_async.simulator import Fault, Simulator
+async def main():
+    async with Simulator(key="7|key", pictures=False, duration=1.0) as simulator:
+        simulator.script(lambda it: it.operation == "txt2img" and print("received", flush=True) is None, Fault.delay(1.5))
+        print(simulator.url, flush=True)
+        await asyncio.sleep(60)
+asyncio.run(main())
+"""
+"""A service that answers its first submit late, and whose jobs take a while."""
+
+
+@contextmanager
+def slow_service() -> Iterator[tuple[dict[str, str], TextIO]]:
+    with subprocess.Popen([sys.executable, "-c", SLOW], stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        yield clean_environment(DRYAPI_BASE_URL=running.stdout.readline().strip(), DRYAPI_API_KEY="7|key"), running.stdout
+        running.terminate()
+
+
+@contextmanager
+def started(words: tuple[str, ...], environment: dict[str, str], folder: Path) -> Iterator[tuple[subprocess.Popen[str], TextIO]]:
+    """Start the command as a shell does, where Ctrl-C reaches it even if this process ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        running = subprocess.Popen(
+            [sys.executable, "-m", "dryapi_async", "-v", *words], stderr=subprocess.PIPE, text=True, env=environment, cwd=folder
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with running:
+        assert running.stderr is not None
+        yield running, running.stderr
+        if running.poll() is None:
+            running.kill()
+
+
+def wait_for(words: str, lines: TextIO) -> str:
+    return next(line for line in lines if words in line)
+
+
+def test_ctrl_c_while_a_submit_is_on_its_way_prints_its_ticket(tmp_path: Path) -> None:
+    with slow_service() as (environment, told), started((*TXT2IMG, "--out", "x.png"), environment, tmp_path) as (running, lines):
+        wait_for("received", told)
+        running.send_signal(signal.SIGINT)
+        rest = lines.read()
+        assert running.wait(20) == 130
+    assert "submitted: " not in rest
+    assert "waiting for its answer (Ctrl-C again gives it up)" in rest
+    assert re.search(r"dryapi wait txt2img:[0-9a-f-]{36} --out \.", rest)
+    assert "Traceback" not in rest
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_result_that_cant_be_written_leaves_its_ticket(tmp_path: Path) -> None:
+    with slow_service() as (environment, _), started((*TXT2IMG, "--out", "later/x.png"), environment, tmp_path) as (running, lines):
+        ticket = wait_for("submitted: ", lines).split()[-1]
+        (tmp_path / "later").write_text("in the way")
+        rest = lines.read()
+        assert running.wait(20) == 1
+    assert "FileExistsError: " in rest
+    assert f"dryapi wait {ticket} --out ." in rest
+    assert "Traceback" not in rest
 
 
 def test_ctrl_c_prints_the_ticket_of_what_goes_on(tmp_path: Path) -> None:
@@ -181,8 +274,8 @@ def test_demo_makes_two_pictures_of_the_sizes_asked_for(tmp_path: Path) -> None:
     for path in (tmp_path / "made").iterdir():
         with Picture.open(path) as picture:
             sizes[path.name] = picture.size
-    assert sizes == {"fox.png": (768, 512), "night.png": (1024, 704)}
-    told = done.stdout.splitlines()[0]
+    assert sizes == {"fox.png": (768, 512), "night.png": (1024, 680)}
+    told = done.stdout
     assert f"({noise.stat().st_size:,} bytes" in told
     assert f"SHA-256 {hashlib.sha256(noise.read_bytes()).hexdigest()}" in told
     length = int(re.search(r"Content-Length ([0-9]+)", told)[1])  # type: ignore[index]
