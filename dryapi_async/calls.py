@@ -90,6 +90,7 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
             raise
 
     async def _finish(self, timeout: float | None) -> T_co:
+        self._touched = True
         return await self._finish_by(deadline_after(timeout))
 
     async def _finish_by(self, deadline: float) -> T_co:
@@ -141,8 +142,9 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
 
     def _leave(self, work: asyncio.Task[T_co], engine: Engine) -> None:
         """Nobody waits any more: stop what wasn't sent; what may be billed goes on, and its answer is kept."""
+        # Adopted in either case: it may be sent in the moment before the cancellation reaches it, and is then told as unknown.
+        engine.adopt(work, job=isinstance(self, JobCall))
         if self._trail.may_be_billed:
-            engine.adopt(work, job=isinstance(self, JobCall))
             self._cutoff = engine.loop.call_later(engine.settings.timeouts.orphan, work.cancel)
         else:
             work.cancel()

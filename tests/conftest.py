@@ -1,8 +1,9 @@
 """What tests over real sockets share: a loop whose clock jumps, the simulator, a client of it, and small requests."""
 
+import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,13 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep keys, hosts and proxies of the machine out of the tests."""
     for name in list(os.environ):
-        if name.startswith("DRYAPI_") and name != "DRYAPI_OPENAPI":
-            monkeypatch.delenv(name)
-        elif name.lower() in {"http_proxy", "https_proxy", "all_proxy", "no_proxy", "netrc"}:
+        if (name.startswith("DRYAPI_") and name != "DRYAPI_OPENAPI") or name.lower() in {
+            "http_proxy",
+            "https_proxy",
+            "all_proxy",
+            "no_proxy",
+            "netrc",
+        }:
             monkeypatch.delenv(name)
 
 
@@ -60,6 +65,24 @@ async def client(sim: Simulator) -> AsyncIterator[Client]:
 def edit(client: Client, **fields: Any) -> JobCall[Image]:
     """Call img2img with whatever is given as ``image`` or ``images``."""
     return client.call(Img2Img(**{"prompt": "the same, at night", "model": "QwenImageEdit_Plus_NF4", "steps": 20, "seed": 42, **fields}))
+
+
+def now() -> float:
+    """Give the loop's time: virtual seconds."""
+    return asyncio.get_running_loop().time()
+
+
+async def until(reached: Callable[[], object]) -> None:
+    """Wait until something is so."""
+    # What the simulator has seen has no event; the clock jumps, so looking costs nothing.
+    while not reached():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+
+
+async def settle() -> None:
+    """Let what is ready run."""
+    for _ in range(20):
+        await asyncio.sleep(0)
 
 
 def seen(sim: Simulator, operation: str) -> list[Received]:

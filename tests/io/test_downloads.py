@@ -3,23 +3,21 @@
 import asyncio
 import hashlib
 import math
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dryapi_async import Client, ClientClosedError, DownloadError, Image, ImgRmbg, InputError, LinkExpiredError, Timeouts
+from dryapi_async import Client, ClientClosedError, DownloadError, Image, LinkExpiredError, Timeouts
 from dryapi_async.events import BytesReceived
 from dryapi_async.simulator import Fault, Received, Simulator
 
-from ..conftest import FOX, PNG, files_in, make_client, make_sim, seen, sha256
+from ..conftest import FOX, files_in, make_client, make_sim, seen, sha256
 
 pytestmark = pytest.mark.anyio
 
 SIZE = 2_000_003
-HEADS = {"png": b"\x89PNG", "jpg": b"\xff\xd8\xff", "webp": b"RIFF"}
 
 
 @pytest.fixture
@@ -90,7 +88,13 @@ async def test_p19_streams_and_reads_go_on_too(sim: Simulator, image: Image, dig
 async def test_p19_a_host_that_knows_no_ranges_is_read_again_and_skipped(sim: Simulator, image: Image, digest: str, tmp_path: Path) -> None:
     content, tag = await image.read(), '"the same"'
     whole = Fault.status(200, content, headers={"ETag": tag}, content_type="image/png")
-    cut = [b"HTTP/1.1 200 OK\r\nETag: " + tag.encode() + b"\r\nContent-Type: image/png\r\n" + f"Content-Length: {SIZE}\r\n\r\n".encode() + content[: SIZE // 2]]
+    cut = [
+        b"HTTP/1.1 200 OK\r\nETag: "
+        + tag.encode()
+        + b"\r\nContent-Type: image/png\r\n"
+        + f"Content-Length: {SIZE}\r\n\r\n".encode()
+        + content[: SIZE // 2]
+    ]
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -143,7 +147,9 @@ async def test_p19_an_error_leaves_neither_the_file_nor_a_part(sim: Simulator, t
 
 
 @pytest.mark.parametrize("after", [0.0, 0.2, 1.0, 2.5])
-async def test_p19_cancelling_leaves_neither_the_file_nor_a_part(sim: Simulator, client: Client, image: Image, tmp_path: Path, after: float) -> None:
+async def test_p19_cancelling_leaves_neither_the_file_nor_a_part(
+    sim: Simulator, client: Client, image: Image, tmp_path: Path, after: float
+) -> None:
     sim.script("storage", Fault.trickle(SIZE / 5))
     saving = asyncio.create_task(image.save(tmp_path / "fox.png"))
     await asyncio.sleep(after)
@@ -210,62 +216,6 @@ async def test_p19_many_saves_to_one_target_leave_one_whole_file(image: Image, d
     assert sha256(tmp_path / "fox.png") == digest
 
 
-@pytest.mark.parametrize(
-    ("target", "format_", "made", "kind"),
-    [
-        ("fox.png", None, "fox.png", "png"),
-        ("fox.jpg", None, "fox.jpg", "jpg"),
-        ("fox.jpeg", None, "fox.jpeg", "jpg"),
-        ("fox.JPG", None, "fox.JPG", "jpg"),
-        ("fox.webp", None, "fox.webp", "webp"),
-        ("fox", None, "fox", "png"),
-        ("fox.xyz", None, "fox.xyz", "png"),
-        ("fox.png", "webp", "fox.png", "webp"),
-        ("fox.bin", "JPEG", "fox.bin", "jpg"),
-        ("fox.jpg", "png", "fox.jpg", "png"),
-        (".", None, "{id}.png", "png"),
-        (".", "jpg", "{id}.jpg", "jpg"),
-        (".", ".webp", "{id}.webp", "webp"),
-        ("Füchse im Schnee.webp", None, "Füchse im Schnee.webp", "webp"),
-    ],
-)
-async def test_p19_the_format_is_what_is_said_or_what_the_suffix_names(
-    image: Image, tmp_path: Path, target: str, format_: str | None, made: str, kind: str
-) -> None:
-    path = await image.save(tmp_path / target, format_)
-    assert path == tmp_path / made.format(id=image.request_id)
-    assert path.read_bytes().startswith(HEADS[kind])
-    assert files_in(tmp_path) == [path.name]
-    assert (await image.save(str(tmp_path / target), format_)) == path
-
-
-async def test_p19_read_and_stream_take_a_format_too(image: Image) -> None:
-    for kind, head in HEADS.items():
-        assert (await image.read(kind)).startswith(head)
-        assert (await anext(aiter(image.stream(kind)))).startswith(head)
-
-
-async def test_p19_a_format_that_isnt_there_says_which_are(sim: Simulator, client: Client, tmp_path: Path) -> None:
-    image = await client.call(ImgRmbg(image=PNG, model="Ben2")).result()
-    reads = len(seen(sim, "request-status"))
-    with pytest.raises(DownloadError, match=r"has no jpg link \(other formats: webp\)"):
-        await image.save(tmp_path / "fox.jpg")
-    # A format may have come since: that is one read.
-    assert len(seen(sim, "request-status")) == reads + 1
-    with pytest.raises(DownloadError, match="has no tiff link"):
-        await image.read("tiff")
-    assert files_in(tmp_path) == []
-
-
-@pytest.mark.parametrize("variant", ["alt-null", "alt-empty-list", "alt-partial"])
-async def test_p19_other_formats_may_be_missing(sim: Simulator, client: Client, tmp_path: Path, variant: str) -> None:
-    sim.variants(variant)
-    image = await client.call(FOX).result()
-    assert (await image.save(tmp_path)).name == f"{image.request_id}.png"
-    with pytest.raises(DownloadError, match="no jpg link"):
-        await image.save(tmp_path, "jpg")
-
-
 async def test_p19_an_expired_link_is_renewed_by_exactly_one_read(tmp_path: Path) -> None:
     async with make_sim(link_seconds=600) as sim, make_client(sim) as client:
         image = await client.call(FOX).result()
@@ -276,11 +226,13 @@ async def test_p19_an_expired_link_is_renewed_by_exactly_one_read(tmp_path: Path
         assert [one.status for one in sim.storage_requests] == [403, 200]
         await image.save(tmp_path / "b.webp")
         assert len(seen(sim, "request-status")) == reads + 2
-        assert (tmp_path / "a.png").read_bytes().startswith(HEADS["png"])
-        assert (tmp_path / "b.webp").read_bytes().startswith(HEADS["webp"])
+        assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+        assert (tmp_path / "b.webp").read_bytes().startswith(b"RIFF")
 
 
-async def test_p19_a_link_that_expires_in_the_middle_is_renewed_and_goes_on(image: Image, digest: str, sim: Simulator, tmp_path: Path) -> None:
+async def test_p19_a_link_that_expires_in_the_middle_is_renewed_and_goes_on(
+    image: Image, digest: str, sim: Simulator, tmp_path: Path
+) -> None:
     reads = len(seen(sim, "request-status"))
     sim.script("storage", Fault.close("payload", at=0.6), Fault.status(403))
     assert sha256(await image.save(tmp_path / "fox.png")) == digest
@@ -297,74 +249,20 @@ async def test_p19_a_fresh_link_that_is_refused_too_is_the_end(sim: Simulator, i
     assert len(seen(sim, "request-status")) == reads + 1
 
 
-NONSENSE = ["../../x", "..", ".", "a/b", "/etc/x", "..\\..\\x", "~/x", "C:x", "x" * 400, "\N{FOX FACE}", "-rf", ".hidden", "a b", "%2e%2e%2fx", "?x=1#y"]
-
-
-@pytest.mark.parametrize("request_id", NONSENSE)
-async def test_p19_a_nonsense_id_cant_leave_the_folder(tmp_path: Path, request_id: str) -> None:
-    folder = tmp_path / "deep" / "er"
-    folder.mkdir(parents=True)
-    async with make_sim() as sim, make_client(sim) as client:
-        job = await client.call(FOX)
-        await job.result()
-        # The job goes by another id from now on, as if the service had given it.
-        sim.jobs[request_id] = sim.jobs[job.id]
-        path = await client.job(f"txt2img:{request_id}").save(folder)
-        assert path.parent == folder
-        assert files_in(tmp_path) == ["deep", "deep/er", f"deep/er/{path.name}"]
-        assert not path.name.startswith(".")
-        assert path.suffix == ".png"
-        assert seen(sim, "request-status")[-1].request_id == request_id
-        assert len({one.path.count("/") for one in seen(sim, "request-status")}) == 1
-
-
-@pytest.mark.parametrize("request_id", ["", "a\0b", "a\nb", "a\x7fb"])
-async def test_p19_an_id_that_is_no_text_is_no_ticket(client: Client, request_id: str) -> None:
-    with pytest.raises(InputError):
-        client.job(f"txt2img:{request_id}")
-
-
-async def test_p19_an_error_of_the_target_passes_unchanged(sim: Simulator, image: Image, tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    for target, error in ((tmp_path / "no" / "where.png", FileNotFoundError), (tmp_path / "file" / "fox.png", NotADirectoryError)):
-        with pytest.raises(error):
-            await image.save(target)
-    with pytest.raises(OSError, match="File name too long"):
-        await image.save(tmp_path / ("x" * 300))
-    assert files_in(tmp_path) == ["file"]
-
-
-async def test_p19_a_pipe_or_device_as_target_isnt_replaced(sim: Simulator, image: Image, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(FileExistsError, match="no plain file"):
-        await image.save(tmp_path / "pipe.png")
-    assert (tmp_path / "pipe.png").is_fifo()
-    assert files_in(tmp_path) == ["pipe.png"]
-
-
 async def test_p19_a_file_that_is_there_is_replaced_whole(image: Image, digest: str, tmp_path: Path) -> None:
     (tmp_path / "fox.png").write_bytes(bytes(9_000_000))
     assert sha256(await image.save(tmp_path / "fox.png")) == digest
 
 
-@pytest.mark.parametrize("finish", ["call", "job", "ticket"])
-async def test_p19_save_from_every_side(client: Client, tmp_path: Path, finish: str) -> None:
-    call = client.call(FOX)
-    if finish == "call":
-        path = await call.save(tmp_path / "fox.webp")
-    elif finish == "job":
-        path = await (await call).save(tmp_path / "fox.bin", "webp")
-    else:
-        path = await client.job((await call).ticket, type(FOX)).save(tmp_path / "fox.webp")
-    assert path.read_bytes().startswith(HEADS["webp"])
-
-
-async def test_p27_a_download_that_moves_however_slowly_isnt_cut(sim: Simulator, image: Image, digest: str, tmp_path: Path) -> None:
-    sim.script("storage", Fault.trickle(SIZE / 480))
-    started = asyncio.get_running_loop().time()
-    assert sha256(await image.save(tmp_path / "fox.png")) == digest
-    assert asyncio.get_running_loop().time() - started >= 479
-    assert len(sim.storage_requests) == 1
+async def test_p27_a_download_that_moves_however_slowly_isnt_cut(tmp_path: Path) -> None:
+    async with make_sim() as sim, make_client(sim) as client:
+        image = await client.call(FOX).result()
+        content = await image.read()
+        sim.script("storage", Fault.trickle(len(content) / 480))
+        started = asyncio.get_running_loop().time()
+        assert (await image.save(tmp_path / "fox.png")).read_bytes() == content
+        assert asyncio.get_running_loop().time() - started == pytest.approx(480, abs=0.1)
+        assert len(sim.storage_requests) == 2
 
 
 async def test_p27_a_download_that_stands_still_ends_in_idle_time(sim: Simulator) -> None:
@@ -392,7 +290,11 @@ async def test_p19_bytes_are_told_as_they_come(sim: Simulator, digest: str, tmp_
     counts = [event.bytes_received for event in events]
     assert counts == sorted(counts)
     assert len(set(counts)) == len(counts) > 3
-    assert (counts[-1], {event.bytes_total for event in events}, {event.request_id for event in events}) == (SIZE, {SIZE}, {image.request_id})
+    assert (counts[-1], {event.bytes_total for event in events}, {event.request_id for event in events}) == (
+        SIZE,
+        {SIZE},
+        {image.request_id},
+    )
     assert digest
 
 

@@ -146,7 +146,7 @@ def test_p18_what_is_no_plain_address_is_refused_everywhere(url: str, rules: Lin
         ("http://storage.lan.@127.0.0.1/a", False),
     ],
 )
-def test_p18_a_host_that_the_user_named_is_taken_and_no_other(url: str, taken: bool) -> None:  # noqa: FBT001  a column
+def test_p18_a_host_that_the_user_named_is_taken_and_no_other(url: str, taken: bool) -> None:
     if taken:
         assert check_link(url, NAMED) == url
     else:
@@ -171,7 +171,7 @@ def test_p18_hosts_are_named_in_any_case() -> None:
         ("https://10.0.0.1", False),
     ],
 )
-def test_p18_only_a_base_url_on_this_machine_makes_all_hosts_good(base: str, local: bool) -> None:  # noqa: FBT001  a column
+def test_p18_only_a_base_url_on_this_machine_makes_all_hosts_good(base: str, local: bool) -> None:
     assert Settings(api_key="k", base_url=base).is_local is local
 
 
@@ -249,7 +249,7 @@ NAMES = ["localhost", "LOCALHOST", "0x7f000001", "127.1", "2130706433", "0177.0.
 @pytest.mark.parametrize("name", NAMES)
 async def test_p18_a_name_that_leads_into_a_private_network_is_refused(sim: Simulator, link: str, tmp_path: Path, name: str) -> None:
     far = Far()
-    with pytest.raises(DownloadError, match="private|canonical"):
+    with pytest.raises(DownloadError, match=r"private|canonical"):
         await far.fetch(link.replace("http://127.0.0.1", f"https://{name}"), tmp_path)
     await far.engine.close()
     assert sim.storage_connections.total == 0
@@ -259,7 +259,7 @@ async def test_p18_a_name_that_leads_into_a_private_network_is_refused(sim: Simu
 async def test_p18_that_holds_for_a_given_connector_too(sim: Simulator, link: str, tmp_path: Path, name: str) -> None:
     async with aiohttp.TCPConnector() as connector:
         far = Far(connector=connector)
-        with pytest.raises(DownloadError, match="private|canonical"):
+        with pytest.raises(DownloadError, match=r"private|canonical"):
             await far.fetch(link.replace("http://127.0.0.1", f"https://{name}"), tmp_path)
         await far.engine.close()
     assert sim.storage_connections.total == 0
@@ -277,7 +277,12 @@ async def test_p18_each_redirect_is_judged_anew(sim: Simulator, link: str, tmp_p
     """The named host may be fetched from; where it leads to may not."""
     far = Far(storage_hosts=("localhost",))
     start = link.replace("127.0.0.1", "localhost")
-    for target in (link, link.replace("http:", "https:"), "file:///etc/passwd", link.replace("http://127.0.0.1", "https://[::ffff:127.0.0.1]")):
+    for target in (
+        link,
+        link.replace("http:", "https:"),
+        "file:///etc/passwd",
+        link.replace("http://127.0.0.1", "https://[::ffff:127.0.0.1]"),
+    ):
         sim.script("storage", Fault.redirect(target))
         before = len(sim.storage_requests)
         with pytest.raises(DownloadError):

@@ -1,4 +1,4 @@
-"""P31: the content type is the explicit one, then what the first bytes show, then what the name says; the name's ending is made to match."""
+"""P31: a content type is the explicit one, else what the first bytes show, else what the name says; the name's ending is made to match."""
 
 import io
 import struct
@@ -167,7 +167,7 @@ def test_p31_where_the_bytes_say_nothing_the_name_tells(name: str, kind: Kind, c
         (".png", ".png.png"),
         (".hidden", ".hidden.png"),
         ("Füchse im Schnee.png", "Füchse im Schnee.png"),
-        ("ein \"Fuchs\".png", "ein \"Fuchs\".png"),
+        ('ein "Fuchs".png', 'ein "Fuchs".png'),
         ("a;b=c.png", "a;b=c.png"),
         ("\N{FOX FACE}.webp", "\N{FOX FACE}.png"),
         ("x" * 300 + ".png", "x" * 300 + ".png"),

@@ -10,11 +10,21 @@ from typing import Any
 
 import pytest
 
-from dryapi_async import Client, ClientClosedError, Image, Job, JobTimeoutError, SourceError, SubmissionUnknownError, Timeouts, ValidationError
+from dryapi_async import (
+    Client,
+    ClientClosedError,
+    Image,
+    Job,
+    JobTimeoutError,
+    SourceError,
+    SubmissionUnknownError,
+    Timeouts,
+    ValidationError,
+)
 from dryapi_async.calls import JobCall
 from dryapi_async.simulator import Fault, Simulator
 
-from ..conftest import FOX, PNG, edit, files_in, make_client, seen
+from ..conftest import FOX, PNG, edit, files_in, make_client, now, seen, settle, until
 
 pytestmark = pytest.mark.anyio
 
@@ -25,21 +35,10 @@ FINISHES: dict[str, Callable[[JobCall[Image], Path], Awaitable[object]]] = {
 }
 
 
-def now() -> float:
-    return asyncio.get_running_loop().time()
-
-
-async def settle() -> None:
-    """Let what is ready run."""
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
 async def begin(sim: Simulator, call: JobCall[Image], slug: str = "txt2img") -> "asyncio.Task[Job[Image]]":
     """Finish a call in a task, and come back once its POST is on its way."""
     task = asyncio.create_task(finish(call))
-    while not seen(sim, slug):
-        await asyncio.sleep(0.01)
+    await until(lambda: seen(sim, slug))
     return task
 
 
@@ -163,7 +162,6 @@ async def test_a_task_cancelled_before_its_first_step_can_be_made_again(sim: Sim
 async def test_dropped_untouched_it_warns(client: Client) -> None:
     with pytest.warns(RuntimeWarning, match="never awaited"):
         client.txt2img(prompt="a fox", model="Flux1schnell", width=64, height=64, seed=1)
-        gc.collect()
 
 
 async def test_finished_or_priced_or_closed_it_doesnt_warn(client: Client) -> None:
@@ -262,6 +260,37 @@ async def test_never_finished_again_it_is_an_orphan_that_can_be_waited_for(
     assert orphan.ticket in caplog.text
     assert isinstance(await orphan.result(timeout=60), Image)
     assert await call is orphan
+
+
+async def test_cancelled_at_any_step_whatever_is_paid_for_is_told(sim: Simulator, client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    told: set[str] = set()
+    for steps in range(1, 80):
+        task = asyncio.create_task(finish(client.call(FOX)))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            told.add(task.result().id)
+    await asyncio.sleep(5)
+    kept = {job.id for job in client.orphans}
+    unknown = [record for record in caplog.records if "SubmissionUnknownError" in record.getMessage()]
+    assert told
+    assert kept
+    assert told | kept <= set(sim.jobs)
+    # One that is sent in the very step of its cancellation is cut: it is told as unknown.
+    assert len(told) + len(kept) + len(unknown) >= sim.jobs_billed
+    assert len(unknown) <= 2
+
+
+async def test_a_prompt_tool_that_is_given_up_is_no_orphaned_job(sim: Simulator, client: Client) -> None:
+    sim.script("prompt/image", Fault.delay(10))
+    task = asyncio.create_task(client.prompt_image(prompt="a fox"))
+    await until(lambda: seen(sim, "prompt/image"))
+    await give_up(task)
+    await asyncio.sleep(20)
+    assert client.orphans == ()
+    assert sim.jobs_billed == 1
 
 
 async def test_an_upload_that_is_given_up_goes_on(sim: Simulator, client: Client) -> None:

@@ -9,13 +9,9 @@ import pytest
 from dryapi_async import Client, ConfigurationError, Image, PoolTimeoutError, Retry, SubmissionUnknownError, Timeouts
 from dryapi_async.simulator import Fault, Simulator
 
-from ..conftest import FOX, PNG, edit, make_client, seen
+from ..conftest import FOX, PNG, edit, make_client, now, seen, until
 
 pytestmark = pytest.mark.anyio
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def most_at_once(requests: list[Any]) -> int:
@@ -60,8 +56,7 @@ async def test_p06_a_job_that_is_waited_for_holds_neither_slot_nor_connection(si
     sim.hold("txt2img", times=30)
     async with make_client(sim, max_in_flight=2, pool_size=4) as client:
         waits = [asyncio.create_task(client.call(FOX).result(poll=5)) for _ in range(30)]
-        while len(sim.jobs) < 30:
-            await asyncio.sleep(1)
+        await until(lambda: len(sim.jobs) >= 30)
         await asyncio.sleep(60)
         assert not any(wait.done() for wait in waits)
         # Slots and connections are free for who comes now.
@@ -86,8 +81,7 @@ async def test_p06_reads_take_no_slot(sim: Simulator) -> None:
     async with make_client(sim, max_in_flight=1) as client:
         sim.script("txt2img", Fault.delay(30))
         submit = asyncio.create_task(client.call(FOX))
-        while not seen(sim, "txt2img"):
-            await asyncio.sleep(0.1)
+        await until(lambda: seen(sim, "txt2img"))
         await client.balance()
         await client.call(FOX).price()
         assert now() < 1
@@ -98,8 +92,7 @@ async def occupy(sim: Simulator, client: Client, number: int) -> list["asyncio.T
     """Let so many submits hold a connection each."""
     sim.script("txt2img", Fault.delay(1000), times=number)
     tasks = [asyncio.create_task(client.call(FOX)) for _ in range(number)]
-    while len(seen(sim, "txt2img")) < number:
-        await asyncio.sleep(0.01)
+    await until(lambda: len(seen(sim, "txt2img")) >= number)
     return tasks
 
 
@@ -124,8 +117,7 @@ async def test_p06_a_connection_that_comes_free_in_time_is_taken(sim: Simulator)
     async with make_client(sim, max_in_flight=1, pool_size=1, timeouts=Timeouts(pool=60)) as client:
         sim.script("txt2img", Fault.delay(20))
         submit = asyncio.create_task(client.call(FOX))
-        while not seen(sim, "txt2img"):
-            await asyncio.sleep(0.01)
+        await until(lambda: seen(sim, "txt2img"))
         await client.balance()
         assert now() == pytest.approx(20, abs=0.1)
         await submit
@@ -136,8 +128,7 @@ async def test_p06_a_download_waits_for_a_connection_no_longer_than_that(sim: Si
         image = await client.call(FOX).result()
         sim.script("*", Fault.hang(seconds=50), times=2)
         readings = [asyncio.ensure_future(client.call(FOX).price()) for _ in range(2)]
-        while len(seen(sim, "txt2img/price-calculation")) < 2:
-            await asyncio.sleep(0.01)
+        await until(lambda: len(seen(sim, "txt2img/price-calculation")) >= 2)
         before = now()
         with pytest.raises(PoolTimeoutError):
             await image.read()
@@ -151,8 +142,7 @@ async def test_p06_a_wait_goes_on_where_no_connection_is_free_for_a_while(sim: S
         job = await client.call(FOX)
         sim.script("*", Fault.hang(seconds=30), times=2)
         readings = [asyncio.ensure_future(client.call(FOX).price()) for _ in range(2)]
-        while len(seen(sim, "txt2img/price-calculation")) < 2:
-            await asyncio.sleep(0.01)
+        await until(lambda: len(seen(sim, "txt2img/price-calculation")) >= 2)
         assert isinstance(await job.result(timeout=60), Image)
         await asyncio.gather(*readings)
 

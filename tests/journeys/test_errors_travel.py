@@ -78,9 +78,7 @@ ROWS: tuple[dry.DryAPIError, ...] = (
     dry.LinkExpiredError("Expired."),
     dry.SignatureError.because("it is too old"),
 )
-EXPORTED = {
-    value for name in dry.__all__ if isinstance(value := getattr(dry, name), type) and issubclass(value, BaseException)
-}
+EXPORTED = {value for name in dry.__all__ if isinstance(value := getattr(dry, name), type) and issubclass(value, BaseException)}
 
 
 def check(there: BaseException, back: BaseException) -> None:

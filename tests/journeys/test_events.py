@@ -11,7 +11,7 @@ from dryapi_async import Retry
 from dryapi_async.events import Attempt, BytesReceived, BytesSent, Event, Polled, RateLimited, StateChanged
 from dryapi_async.simulator import Fault, Simulator
 
-from ..conftest import FOX, PNG, edit, make_client, seen
+from ..conftest import FOX, PNG, edit, files_in, make_client, seen
 
 pytestmark = pytest.mark.anyio
 
@@ -63,8 +63,8 @@ async def test_p34_a_whole_journey_is_told(sim: Simulator, tmp_path: Path) -> No
     assert states[-1] == "done"
     assert len(states) == len({*[(one.state, one.progress) for one in events if isinstance(one, StateChanged)]})
     received = [one for one in events if isinstance(one, BytesReceived)]
-    (file,) = tmp_path.iterdir()
-    assert (received[-1].bytes_received, received[-1].bytes_total) == (file.stat().st_size,) * 2
+    (name,) = files_in(tmp_path)
+    assert (received[-1].bytes_received, received[-1].bytes_total) == ((tmp_path / name).stat().st_size,) * 2
     assert {type(one) for one in events} == {Attempt, BytesSent, Polled, StateChanged, BytesReceived}
 
 

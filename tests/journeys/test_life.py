@@ -16,7 +16,7 @@ import pytest
 from dryapi_async import Client, ClientClosedError, ClientLoopError, ConfigurationError, Image, Job, SubmissionUnknownError
 from dryapi_async.simulator import Fault, Simulator
 
-from ..conftest import FOX, PNG, REPOSITORY, edit, make_client, make_sim, seen
+from ..conftest import FOX, PNG, REPOSITORY, edit, files_in, make_client, make_sim, seen, until
 
 pytestmark = pytest.mark.anyio
 
@@ -120,6 +120,19 @@ async def main():
 asyncio.run(main())
 client = Client("key", base_url="http://127.0.0.1:9")
 """
+OPENED_AND_DROPPED = """
+async def main():
+    patient()
+    async with Simulator(pictures=False, speed=float("inf")) as sim:
+        client = Client(sim.key, base_url=sim.url, poll=0.01)
+        await client.call(FOX).result()
+        del client
+        gc.collect()
+        await asyncio.sleep(0.1)
+        assert not sim.connections.open, "its connections are closed with it"
+
+asyncio.run(main())
+"""
 CUT_OFF = """
 async def main():
     patient()
@@ -140,8 +153,14 @@ except asyncio.CancelledError:
 
 @pytest.mark.parametrize(
     "program",
-    [FIFTY_CALLS, FIVE_LOOPS, NEVER_CLOSED, CUT_OFF],
-    ids=["p12 fifty calls, then close", "p11 five loops, no close", "p12 never closed", "p12 cut off in the middle of a submit"],
+    [FIFTY_CALLS, FIVE_LOOPS, NEVER_CLOSED, OPENED_AND_DROPPED, CUT_OFF],
+    ids=[
+        "p12 fifty calls, then close",
+        "p11 five loops, no close",
+        "p12 never closed",
+        "p12 dropped",
+        "p12 cut off in the middle of a submit",
+    ],
 )
 def test_p12_nothing_is_left_and_nothing_is_said(program: str, tmp_path: Path) -> None:
     script = tmp_path / "program.py"
@@ -237,8 +256,7 @@ async def test_p12_waits_end_with_the_tickets_of_all_that_was_waited_for(sim: Si
 async def test_p12_closing_cuts_a_read_that_is_out(sim: Simulator, client: Client) -> None:
     sim.script("request-status", Fault.hang())
     wait = asyncio.create_task(client.call(FOX).result())
-    while not seen(sim, "request-status"):
-        await asyncio.sleep(0.1)
+    await until(lambda: seen(sim, "request-status"))
     await client.aclose()
     with pytest.raises(ClientClosedError):
         await wait
@@ -251,15 +269,14 @@ async def test_p12_closing_in_the_middle_of_a_download_ends_it(sim: Simulator, c
     sim.script("storage", fault)
     image = await client.call(FOX).result()
     saving = asyncio.create_task(image.save(tmp_path))
-    while not sim.storage_requests:
-        await asyncio.sleep(0.1)
+    await until(lambda: sim.storage_requests)
     await asyncio.sleep(0.5)
     await client.aclose()
     with pytest.raises(ClientClosedError):
         await asyncio.wait_for(saving, 5)
     await asyncio.sleep(0.2)
     assert not sim.storage_connections.open
-    assert list(tmp_path.iterdir()) == []
+    assert files_in(tmp_path) == []
 
 
 @pytest.mark.parametrize("phase", ["headers", "payload"])
@@ -267,8 +284,7 @@ async def test_p12_closing_ends_readings_that_are_out(sim: Simulator, client: Cl
     job = await client.call(FOX)
     sim.script("*", Fault.hang(phase), times=3)
     readings = [asyncio.ensure_future(work) for work in (job.status(), client.call(FOX).price(), client.balance())]
-    while len(sim.requests) < 4:
-        await asyncio.sleep(0.1)
+    await until(lambda: len(sim.requests) >= 4)
     await asyncio.sleep(0.5)
     await client.aclose()
     for reading in readings:
@@ -368,8 +384,7 @@ def test_p11_a_loop_that_ended_with_a_call_under_way_leaves_a_client_that_works(
 
     async def leave() -> None:
         task = asyncio.create_task(call)
-        while not seen(sim, "txt2img"):
-            await asyncio.sleep(0.01)
+        await until(lambda: seen(sim, "txt2img"))
         del task
 
     async def go_on() -> None:

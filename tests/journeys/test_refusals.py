@@ -56,15 +56,27 @@ SOURCES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "under a file": (lambda folder: write(folder, "a.png", PNG) / "b.png", r"b\.png can't be read: Not a directory"),
     "empty": (lambda folder: write(folder, "empty.png", b""), r"empty\.png is empty"),
     "empty bytes": (lambda _: b"", r"<0 bytes> is empty"),
-    "text named .png": (lambda folder: write(folder, "text.png", b"not a picture"), r"text\.png is no image: image(s\[\])? takes JPG, PNG, GIF, BMP or WebP"),
+    "text named .png": (
+        lambda folder: write(folder, "text.png", b"not a picture"),
+        r"text\.png is no image: image(s\[\])? takes JPG, PNG, GIF, BMP or WebP",
+    ),
     "a page named .jpg": (lambda folder: write(folder, "page.jpg", b"<html><body>404"), r"page\.jpg is no image"),
-    "a film": (lambda folder: write(folder, "film.mp4", b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom"), r"film\.mp4 is video/mp4, but image(s\[\])? takes image"),
-    "a sound named .png": (lambda folder: write(folder, "sound.png", b"ID3\x03\0\0\0\0\0\0"), r"sound\.png is audio/mpeg, but image(s\[\])? takes image"),
+    "a film": (
+        lambda folder: write(folder, "film.mp4", b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom"),
+        r"film\.mp4 is video/mp4, but image(s\[\])? takes image",
+    ),
+    "a sound named .png": (
+        lambda folder: write(folder, "sound.png", b"ID3\x03\0\0\0\0\0\0"),
+        r"sound\.png is audio/mpeg, but image(s\[\])? takes image",
+    ),
     "a pipe": (make_fifo, r"picture\.png is no plain file"),
     "a closed file": (write_closed, r"is closed: open it again"),
     "a file at its end": (lambda folder: _at_end(write(folder, "read.png", PNG)), r"read\.png is empty"),
     "a text file": (lambda folder: write(folder, "picture.png", PNG).open(encoding="latin-1"), r"open it with mode 'rb'"),
-    "another size than said": (lambda folder: File(write(folder, "a.png", PNG), size=5), r"has \d+ bytes, not the 5 that File\(size=\) says"),
+    "another size than said": (
+        lambda folder: File(write(folder, "a.png", PNG), size=5),
+        r"has \d+ bytes, not the 5 that File\(size=\) says",
+    ),
 }
 
 
@@ -155,7 +167,9 @@ async def test_an_unknown_model_says_where_the_models_are(sim: Simulator, client
 
 async def test_an_unknown_lora_says_so_too(client: Client) -> None:
     with pytest.raises(ValidationError, match=r"Look at client\.models\(\)") as caught:
-        await client.txt2img(prompt="p", model="Flux1schnell", width=256, height=256, steps=4, seed=1, loras=[Lora(name="nobody", weight=1)])
+        await client.txt2img(
+            prompt="p", model="Flux1schnell", width=256, height=256, steps=4, seed=1, loras=[Lora(name="nobody", weight=1)]
+        )
     assert "loras.0.name" in caught.value.errors
 
 
@@ -202,7 +216,9 @@ async def test_a_dead_server_says_that_nothing_was_sent(tmp_path: Path) -> None:
     async with make_sim() as sim:
         await sim.go_down()
         async with make_client(sim) as client:
-            with pytest.raises(ConnectError, match=r"no connection to 127\.0\.0\.1:\d+ .*nothing was sent\. Check base_url and the network"):
+            with pytest.raises(
+                ConnectError, match=r"no connection to 127\.0\.0\.1:\d+ .*nothing was sent\. Check base_url and the network"
+            ):
                 await edit(client, image=PNG).save(tmp_path / "a.png")
             with pytest.raises(ConnectError):
                 await client.balance()

@@ -12,7 +12,18 @@ from typing import Any
 import aiohttp
 import pytest
 
-from dryapi_async import Client, DownloadError, DryAPIError, File, Img2Img, LinkExpiredError, Retry, Settings, SubmissionUnknownError, Timeouts
+from dryapi_async import (
+    Client,
+    DownloadError,
+    DryAPIError,
+    File,
+    Img2Img,
+    LinkExpiredError,
+    Retry,
+    Settings,
+    SubmissionUnknownError,
+    Timeouts,
+)
 from dryapi_async.simulator import Fault, Received, Simulator
 
 from ..conftest import FOX, PNG, causes, edit, files_in, make_client, make_sim, seen
@@ -31,7 +42,11 @@ async def sim() -> AsyncIterator[Simulator]:
 
 def credentials(received: Received) -> list[str]:
     """Find whatever in a request could be a credential of ours."""
-    return [f"{name}: {value}" for name, value in received.headers.items() if KEY in value or name in {"Authorization", "Cookie", "Proxy-Authorization"}]
+    return [
+        f"{name}: {value}"
+        for name, value in received.headers.items()
+        if KEY in value or name in {"Authorization", "Cookie", "Proxy-Authorization"}
+    ]
 
 
 async def see_everything(client: Client, folder: Path) -> None:
@@ -199,7 +214,7 @@ async def test_p35_no_error_no_log_no_traceback_has_the_key_or_a_signed_link(
         sim.script(where, fault, times=math.inf)
         with pytest.raises(DryAPIError) as caught:
             await client.call(FOX).save(tmp_path)
-        logging.getLogger("dryapi_async").exception("as a user logs it", exc_info=caught.value)
+        logging.getLogger("dryapi_async").error("as a user logs it", exc_info=caught.value)
     said = [*tell(caught.value), caplog.text, *(str(record.args) for record in caplog.records)]
     for text in said:
         assert KEY not in text
@@ -221,7 +236,7 @@ SHOWN: dict[str, Callable[[Client], Awaitable[Any]]] = {
     "call": lambda client: _give(client.call(FOX)),
     "job": lambda client: client.call(FOX),
     "image": lambda client: client.call(FOX).result(),
-    "update": lambda client: _status_of_done(client),
+    "update": lambda client: _status_of_done(client),  # noqa: PLW0108  it is defined below
     "orphans": lambda client: _give(client.orphans),
 }
 

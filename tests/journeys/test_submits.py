@@ -8,7 +8,19 @@ from typing import Any
 
 import pytest
 
-from dryapi_async import Client, ConnectError, Img2Img, Job, RateLimitError, Retry, ServerError, StatusError, SubmissionUnknownError, Timeouts, TransportError
+from dryapi_async import (
+    Client,
+    ConnectError,
+    Img2Img,
+    Job,
+    RateLimitError,
+    Retry,
+    ServerError,
+    StatusError,
+    SubmissionUnknownError,
+    Timeouts,
+    TransportError,
+)
 from dryapi_async.events import Attempt
 from dryapi_async.simulator import Fault, Simulator
 
@@ -60,7 +72,9 @@ REFUSALS = [400, 401, 402, 403, 404, 405, 409, 410, 413, 418, 422, 451]
 
 
 @pytest.mark.parametrize("request_", [FOX, UPLOAD], ids=["JSON", "form"])
-@pytest.mark.parametrize(("fault", "billed"), [*[(one, 1) for one in BILLED.values()], *[(one, 0) for one in UNBILLED.values()]], ids=[*BILLED, *UNBILLED])
+@pytest.mark.parametrize(
+    ("fault", "billed"), [*[(one, 1) for one in BILLED.values()], *[(one, 0) for one in UNBILLED.values()]], ids=[*BILLED, *UNBILLED]
+)
 async def test_p01_a_lost_answer_is_unknown_and_never_repeated(sim: Simulator, request_: Any, fault: Fault, billed: int) -> None:
     slug = request_.endpoint.slug
     async with make_client(sim, timeouts=Timeouts(idle=5)) as client:

@@ -9,7 +9,7 @@ import pytest
 from dryapi_async import Client, Image, Job, JobState, JobTimeoutError, PollingFailedError, Update
 from dryapi_async.simulator import Fault, Simulator
 
-from ..conftest import FOX, make_client, seen
+from ..conftest import FOX, make_client, now, seen, settle, until
 
 pytestmark = pytest.mark.anyio
 
@@ -18,15 +18,6 @@ def board(client: Client) -> tuple[str, ...]:
     """Name the jobs that the client's watcher follows."""
     assert client._bound is not None
     return client._bound.watcher.tickets
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
-
-
-async def settle() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 def check_stream(updates: list[Update], end: JobState) -> None:
@@ -108,9 +99,13 @@ async def test_p42_a_stream_ends_on_time(sim: Simulator, client: Client) -> None
     sim.hold("txt2img")
     job = await client.call(FOX)
     updates: list[Update] = []
-    with pytest.raises(JobTimeoutError) as caught:
+
+    async def listen() -> None:
         async for update in job.updates(timeout=20):
-            updates.append(update)
+            updates.append(update)  # noqa: PERF401  what came before the error counts
+
+    with pytest.raises(JobTimeoutError) as caught:
+        await listen()
     assert 20 <= now() <= 20.2
     assert updates
     assert not updates[-1].finished
@@ -148,8 +143,7 @@ async def test_p42_closing_the_stream_cuts_the_read_that_is_out(sim: Simulator, 
     sim.script("request-status", Fault.delay(0), Fault.hang(), times=1)
     async with aclosing(job.updates()) as updates:
         await anext(updates)
-        while len(seen(sim, "request-status")) < 2:
-            await asyncio.sleep(0.1)
+        await until(lambda: len(seen(sim, "request-status")) >= 2)
     await settle()
     assert board(client) == ()
     await asyncio.sleep(0.01)

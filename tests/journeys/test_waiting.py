@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,8 +12,8 @@ from dryapi_async import (
     Client,
     ConfigurationError,
     Image,
-    ImgRmbg,
     Img2Txt,
+    ImgRmbg,
     JobFailedError,
     JobState,
     JobTimeoutError,
@@ -25,7 +26,7 @@ from dryapi_async import (
 )
 from dryapi_async.simulator import Fault, Simulator
 
-from ..conftest import FOX, PNG, make_client, make_sim, seen
+from ..conftest import FOX, PNG, make_client, make_sim, now, seen
 
 pytestmark = pytest.mark.anyio
 
@@ -63,10 +64,6 @@ DROPPED = {
     "429": Fault.rate_limited(retry_after=2),
     "404 at first": Fault.not_found(),
 }
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 @pytest.mark.parametrize("fault", SILENT.values(), ids=SILENT)
@@ -182,7 +179,13 @@ async def test_p03_a_wait_goes_on_through_what_a_bad_hour_brings(sim: Simulator,
     sim.script("request-status", Fault.reset(), Fault.html(502), Fault.truncate(), Fault.rate_limited(retry_after=3))
     image = await client.call(FOX).result(timeout=60)
     assert isinstance(image, Image)
-    assert [one.fault for one in seen(sim, "request-status")[:5]] == ["reset after_body", "status 502", "truncate payload", "status 429", None]
+    assert [one.fault for one in seen(sim, "request-status")[:5]] == [
+        "reset after_body",
+        "status 502",
+        "truncate payload",
+        "status 429",
+        None,
+    ]
 
 
 @pytest.mark.parametrize("fault", DROPPED.values(), ids=DROPPED)
@@ -229,7 +232,7 @@ async def test_p03_a_429_isnt_counted_and_moves_the_next_read(sim: Simulator, cl
     assert isinstance(await client.call(FOX).result(timeout=600), Image)
     starts = [one.started for one in seen(sim, "request-status")]
     assert len(starts) == 13
-    assert all(later - earlier >= 7 for earlier, later in zip(starts, starts[1:], strict=False))
+    assert all(later - earlier >= 7 for earlier, later in pairwise(starts))
 
 
 @pytest.mark.parametrize(
@@ -241,7 +244,9 @@ async def test_p03_a_429_isnt_counted_and_moves_the_next_read(sim: Simulator, cl
     ],
     ids=["401", "403", "403 page"],
 )
-async def test_p03_what_no_repeat_can_mend_ends_a_wait_at_once(sim: Simulator, client: Client, fault: Fault, error: type[Exception]) -> None:
+async def test_p03_what_no_repeat_can_mend_ends_a_wait_at_once(
+    sim: Simulator, client: Client, fault: Fault, error: type[Exception]
+) -> None:
     job = await client.call(FOX)
     sim.script("request-status", fault, times=math.inf)
     started = now()
