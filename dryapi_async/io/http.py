@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from ssl import SSLContext
 from typing import Final
@@ -259,7 +259,7 @@ class Http:
         )
 
     @contextmanager
-    def reading(self, response: aiohttp.ClientResponse) -> Iterator[None]:
+    def reading(self, response: aiohttp.ClientResponse) -> Generator[None, None, None]:
         """Note an answer whose body is being read, so that closing the client ends that reading."""
         self._reading.add(response)
         try:
