@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+from yarl import URL
 
 from dryapi_async import Client, ClientClosedError, DownloadError, Image, LinkExpiredError, Timeouts
 from dryapi_async.events import BytesReceived
@@ -114,6 +116,32 @@ async def test_p19_a_file_that_became_another_is_never_mixed(sim: Simulator, ima
         await image.save(tmp_path / "fox.png")
     assert files_in(tmp_path) == []
     assert digest
+
+
+WRONG_REST = {
+    "another range": Fault.status(
+        206, b"the beginning again", headers={"ETag": '"x"', "Content-Range": "bytes 0-18/19"}, content_type="image/png"
+    ),
+    "no range": Fault.status(206, b"who knows from where", headers={"ETag": '"x"'}, content_type="image/png"),
+    "less than there was": Fault.status(200, b"short", headers={"ETag": '"x"'}, content_type="image/png"),
+}
+
+
+@pytest.mark.parametrize("fault", WRONG_REST.values(), ids=WRONG_REST)
+async def test_p19_a_rest_that_doesnt_fit_is_never_taken(sim: Simulator, image: Image, tmp_path: Path, fault: Fault) -> None:
+    assert fault.answer is not None
+    fault.answer.headers["ETag"] = await fetch_tag(image)
+    sim.script("storage", Fault.close("payload", at=0.6))
+    sim.script("storage", fault, times=math.inf)
+    with pytest.raises(DownloadError):
+        await image.save(tmp_path / "fox.png")
+    assert files_in(tmp_path) == []
+
+
+async def fetch_tag(image: Image) -> str:
+    """Ask the storage host for the result's ETag."""
+    async with aiohttp.ClientSession() as session, session.head(URL(image.url or "", encoded=True)) as answer:
+        return answer.headers["ETag"]
 
 
 ENDS = {

@@ -27,7 +27,7 @@ def said_by(command: list[str]) -> dict[int, str]:
 
 
 @pytest.mark.parametrize("checker", ["mypy", "pyright"])
-def test_the_checkers_know_each_call(checker: str) -> None:
+def test_p39_the_checkers_know_each_call(checker: str) -> None:
     if shutil.which(checker, path=str(Path(sys.executable).parent)) is None:
         pytest.skip(f"{checker} comes with the extra ci")
     binary = str(Path(sys.executable).parent / checker)
