@@ -21,6 +21,8 @@ from benchmarks.report import Section
 MIB: Final = 2**20
 SUBJECTS: Final = ("ours", "raw_aiohttp")
 IDLE_SECONDS: Final = 0.5
+QUIET_MS: Final = 1.0
+"""An idle loop's longest stall on a machine that does nothing else stays below this."""
 ROOM: Final = 1.5
 """The server's own rate over that of the fastest subject: with less, it may be what is measured."""
 
@@ -210,6 +212,7 @@ class _Aside:
 def _write(load: Load, options: Options, figures: list[Figure], aside: _Aside) -> str:
     """Write the section."""
     idle = [seconds * 1000 for seconds in aside.taken.idle_stalls]
+    busy = " **The machine is busy with other work: part of every stall is its own; run it again.**" if median(idle) > QUIET_MS else ""
     cache = "taken out of the page cache before each repetition" if options.cold else "in the page cache"
     missed = "".join(f"\n* {miss}." for miss in misses(figures)) or " none."
     return f"""{load.describe()} ({cache}), over plain http on this machine; asyncio's own loop. *Ours* is
@@ -223,7 +226,7 @@ Goals that aren't met:{missed}
 
 * CPU: user and system time of the client's process with its threads. RSS: {meter.describe_memory()}.
 * Stall: how late a task is woken that sleeps {meter.TICK_SECONDS * 1000:g} ms again and again in the client's loop, the worst of the run.
-  What the machine itself adds: in a process that does nothing for {IDLE_SECONDS:g} s, in the same run, it is {spread(idle, 1)} ms.
+  What the machine itself adds: in a process that does nothing for {IDLE_SECONDS:g} s, in the same run, it is {spread(idle, 1)} ms.{busy}
 {_write_aside(figures, aside)}
 * {machine.today()}, `{options.command}`. {machine.describe()}.
 """

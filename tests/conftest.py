@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dryapi_async import Client, Image, Img2Img, Txt2Img
+from dryapi_async import Client, Image, Img2Img, Job, Txt2Img
 from dryapi_async.calls import JobCall
 from dryapi_async.simulator import Received, Simulator
 from dryapi_async.simulator.blobs import tiny_picture, tiny_png
@@ -105,3 +105,20 @@ def causes(error: BaseException) -> Iterator[BaseException]:
     while found is not None:
         yield found
         found = found.__cause__ or found.__context__
+
+
+async def begin(sim: Simulator, call: JobCall[Image], slug: str = "txt2img") -> "asyncio.Task[Job[Image]]":
+    """Finish a call in a task, and come back once its POST is on its way."""
+    task = asyncio.create_task(finish(call))
+    await until(lambda: seen(sim, slug))
+    return task
+
+
+async def finish(call: JobCall[Image]) -> Job[Image]:
+    return await call
+
+
+async def give_up(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()

@@ -185,6 +185,10 @@ class Downloads:
         """Note what an answer's headers say, and how many of its bytes are here already."""
         validator = _validator(response)
         resumed = response.status == 206  # noqa: PLR2004  Partial Content
+        if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {transfer.position}-"):
+            raise DownloadError(
+                f"The storage host gave another part of job {transfer.link.request_id}'s file than asked for. Save it again."
+            )
         if transfer.position and not resumed and (transfer.validator is None or validator != transfer.validator):
             raise DownloadError(f"The result of job {transfer.link.request_id} changed while it was fetched. Save it again.")
         length = response.content_length
