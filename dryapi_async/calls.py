@@ -138,6 +138,7 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
             self._trail = Trail()
             self._work = engine.start(self._run(engine, deadline), self._trail)
         engine.give_back(self._work)
+        self._trail.abandoned = False
         return self._work, engine
 
     def _leave(self, work: asyncio.Task[T_co], engine: Engine) -> None:
@@ -145,8 +146,11 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
         # Adopted in either case: it may be sent in the moment before the cancellation reaches it, and is then told as unknown.
         engine.adopt(work, job=isinstance(self, JobCall))
         if self._trail.may_be_billed:
+            self._trail.abandoned = True
             self._cutoff = engine.loop.call_later(engine.settings.timeouts.orphan, work.cancel)
         else:
+            if self._trail.body is not None:
+                self._trail.body.revoked = True
             work.cancel()
 
     def _late(self) -> RequestTimeoutError:

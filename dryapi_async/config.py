@@ -28,7 +28,10 @@ def _check_seconds(name: str, seconds: float | None, *, zero: bool = False) -> N
 
 def is_finite_number(value: object) -> bool:
     """Say whether a value is a number that can be reckoned with; True and False aren't."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    except OverflowError:  # a whole number that no float can hold
+        return False
 
 
 def _check_count(name: str, count: int, *, least: int = 1) -> None:

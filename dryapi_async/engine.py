@@ -136,6 +136,7 @@ class Engine:
         """End all waits, let submits that are on the wire finish for ``Timeouts.orphan`` seconds, then cut and close."""
         await self.watcher.close()
         for task, trail in self._work.items():
+            trail.abandoned = True
             if not trail.may_be_billed:
                 task.cancel()
         work = list(self._work)

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import random
+import re
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
@@ -182,20 +183,21 @@ class Downloads:
 
     @staticmethod
     def _begin(transfer: Transfer, response: aiohttp.ClientResponse) -> int:
-        """Note what an answer's headers say, and how many of its bytes are here already."""
-        validator = _validator(response)
+        """Note what an answer's headers say, and how many of its bytes are here already; two versions are never mixed."""
+        validator, position = _validator(response), transfer.position
         resumed = response.status == 206  # noqa: PLR2004  Partial Content
-        if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {transfer.position}-"):
+        start, total = _read_range(response.headers.get("Content-Range", "")) if resumed else (0, response.content_length)
+        same = transfer.validator is not None and validator in ({None, transfer.validator} if resumed else {transfer.validator})
+        other_length = None not in {total, transfer.total} and total != transfer.total
+        if resumed and (start != position or not position):
             raise DownloadError(
                 f"The storage host gave another part of job {transfer.link.request_id}'s file than asked for. Save it again."
             )
-        if transfer.position and not resumed and (transfer.validator is None or validator != transfer.validator):
+        if position and (not same or other_length):
             raise DownloadError(f"The result of job {transfer.link.request_id} changed while it was fetched. Save it again.")
-        length = response.content_length
-        transfer.validator, transfer.content_type = validator, response.content_type
-        if length is not None:
-            transfer.total = length + (transfer.position if resumed else 0)
-        return 0 if resumed else transfer.position
+        transfer.validator, transfer.content_type = validator or transfer.validator, response.content_type
+        transfer.total = transfer.total if total is None else total
+        return 0 if resumed else position
 
     async def _recover(self, transfer: Transfer, response: aiohttp.ClientResponse | None, failure: Exception | None) -> None:
         """Get ready for another attempt, or raise what became of the transfer."""
@@ -259,6 +261,11 @@ async def _one(content: bytes) -> AsyncGenerator[bytes, None]:
 
 async def _open(part: Path, threads: FileThreads) -> Any:
     return await aiofiles.open(part, "wb", executor=threads.executor)
+
+
+def _read_range(given: str) -> tuple[int | None, int | None]:
+    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", given.strip())
+    return (None, None) if found is None else (int(found[1]), None if found[2] == "*" else int(found[2]))
 
 
 def _validator(response: aiohttp.ClientResponse) -> str | None:

@@ -43,6 +43,8 @@ class Trail:
 
     billed: bool = False
     on_wire: bool = False
+    abandoned: bool = False
+    """Whether nobody waits any more: then it isn't sent again."""
     attempt: int = 0
     started_at: float = 0.0
     body: Body | None = field(default=None, repr=False)
@@ -146,7 +148,9 @@ class Exchange:
             if isinstance(happened, Answered) and happened.status == 429:  # noqa: PLR2004  Too Many Requests
                 self.tell(RateLimited(lane=call.lane, seconds=verdict.seconds))
             logger.debug("%s: attempt %d failed, again in %.2f s", call.name, trail.attempt, verdict.seconds)
-            await asyncio.sleep(verdict.seconds)
+            await asyncio.sleep(0 if trail.abandoned else verdict.seconds)
+            if trail.abandoned:
+                raise asyncio.CancelledError
 
     async def _attempt(self, call: WireCall, upload: Upload | None, seconds_left: float, trail: Trail) -> Answer | Broken:
         """Send once, and note that it is on its way while it is."""

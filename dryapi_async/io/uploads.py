@@ -32,6 +32,7 @@ class Body(Payload):
         self._size = size
         self._idle = idle
         self.sent: bool = False
+        self.revoked: bool = False
         self.whole: bool = False
         self.error: DryAPIError | None = None
 
@@ -47,6 +48,9 @@ class Body(Payload):
         """Send the body, noting when the first byte of the request leaves."""
         stream = cast("StreamWriter", writer)
         self.sent = stream.output_size > 0
+        if self.revoked and not self.sent:
+            # aiohttp's writer may run before the cancellation of the submit that it belongs to reaches it.
+            raise asyncio.CancelledError
         try:
             await self._send(stream)
         except DryAPIError as error:

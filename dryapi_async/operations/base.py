@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from functools import cache
-from math import isfinite
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import attrs
 from attrs import frozen
 
+from dryapi_async.config import is_finite_number
 from dryapi_async.errors import InputError
 from dryapi_async.operations.results import Door, Result
 from dryapi_async.protocol.endpoint import Endpoint
@@ -148,7 +148,7 @@ def _check_for(hint: Any) -> tuple[Accepts, str]:
 
 
 def _accepts_number(value: object, /) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    return is_finite_number(value)
 
 
 _ATOMS: dict[Any, tuple[Accepts, str]] = {

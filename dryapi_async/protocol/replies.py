@@ -41,7 +41,7 @@ def decode_json(content: bytes, *, exact: bool = False, status: int | None = Non
         body = json.loads(content, parse_float=Decimal if exact else None)
         if content.count(b"[") + content.count(b"{") > _DEEPEST:
             _check_depth(body)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, ArithmeticError, RecursionError) as error:
         shown = excerpt(content[:400].decode(errors="replace"))
         what = "an empty body" if not content.strip() else "an HTML page" if content.lstrip()[:1] == b"<" else "no JSON"
         raise ResponseError(

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 from attrs import evolve, field, frozen
 
 from dryapi_async.errors import ResponseError
+from dryapi_async.protocol.links import mask
 from dryapi_async.protocol.untyped import is_list, is_object
 
 
@@ -140,7 +141,7 @@ def read_text(value: object) -> str | None:
 
 def excerpt(body: object, *, most: int = 200) -> str:
     """Show the beginning of what came."""
-    text = body if isinstance(body, str) else json.dumps(body, default=repr)
+    text = mask(body if isinstance(body, str) else json.dumps(body, default=repr))
     return text if len(text) <= most else text[:most] + "…"
 
 

@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from heapq import heappop, heappush
 from math import inf
 from typing import Final
@@ -139,6 +140,8 @@ class Watcher:
                 entry.due = inf
                 self._reading += 1
                 entry.reading = self._loop.create_task(self._read(entry))
+                # Not in the task's own finally: one that is cancelled before its first step never gets there.
+                entry.reading.add_done_callback(partial(self._end_read, entry))
         self._arm()
 
     async def _read(self, entry: Entry) -> None:
@@ -153,13 +156,14 @@ class Watcher:
             entry.failures = 0
             self._tell(Polled(request_id=entry.request_id, state=update.state.value))
             self.take(entry, update)
-        finally:
-            entry.reading = None
-            self._reading -= 1
-            if entry.waiters and not entry.update.finished:
-                now = self._loop.time()
-                self._plan(entry, now + self._interval(entry, now))
-            self._arm()
+
+    def _end_read(self, entry: Entry, _: asyncio.Task[None]) -> None:
+        entry.reading = None
+        self._reading -= 1
+        if entry.waiters and not entry.update.finished:
+            now = self._loop.time()
+            self._plan(entry, now + self._interval(entry, now))
+        self._arm()
 
     def take(self, entry: Entry, update: Update) -> None:
         """Fold news about a job in, from whatever source."""

@@ -307,3 +307,13 @@ async def test_p04_a_ticket_is_all_that_another_client_needs() -> None:
             image = await second.job(ticket, ImgRmbg).result(timeout=60)
             assert (await image.read()).startswith(b"\x89PNG")
         assert len(seen(sim, "img-rmbg")) == sim.jobs_billed == 1
+
+
+async def test_p02_looking_without_patience_wears_no_reader_out(sim: Simulator) -> None:
+    """A read that is cut before its first step was counted as out for ever: after some, nothing was read any more."""
+    async with make_client(sim, pool_size=16) as client:
+        ticket = (await client.call(FOX)).ticket
+        for _ in range(50):
+            with pytest.raises(JobTimeoutError):
+                await client.job(ticket).result(timeout=0)
+        assert isinstance(await client.job(ticket).result(timeout=60), Image)
