@@ -80,5 +80,6 @@ def misses(figures: Sequence[Figure]) -> list[str]:
                 found.append(f"{figure.name}: {goal} is not met, the median is {median(figure.judged_values):.3g}")
             elif missing:
                 worst = max(missing) if goal.sign == "<=" else min(missing)
-                found.append(f"{figure.name}: {goal} is met by the median, but not by {len(missing)} of {len(figure.judged_values)} repetitions: the worst is {worst:.3g}")
+                share = f"{len(missing)} of {len(figure.judged_values)} repetitions"
+                found.append(f"{figure.name}: {goal} is met by the median, but not by {share}: the worst is {worst:.3g}")
     return found
