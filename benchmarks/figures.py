@@ -75,11 +75,12 @@ def misses(figures: Sequence[Figure]) -> list[str]:
     found: list[str] = []
     for figure in figures:
         for goal in figure.goals:
-            missing = [value for value in figure.judged_values if not goal.holds(value)]
-            if not goal.holds(median(figure.judged_values)):
-                found.append(f"{figure.name}: {goal} is not met, the median is {median(figure.judged_values):.3g}")
+            values = figure.judged_values
+            missing = [value for value in values if not goal.holds(value)]
+            if not goal.holds(median(values)):
+                found.append(f"{figure.name}: {goal} is not met, the median is {median(values):.3g}")
             elif missing:
                 worst = max(missing) if goal.sign == "<=" else min(missing)
-                share = f"{len(missing)} of {len(figure.judged_values)} repetitions"
-                found.append(f"{figure.name}: {goal} is met by the median, but not by {share}: the worst is {worst:.3g}")
+                share = f"{len(missing)} of {len(values)} repetitions: the worst is {worst:.3g}"
+                found.append(f"{figure.name}: {goal} is met by the median, but not by {share}")
     return found
