@@ -1,7 +1,7 @@
 """An async-first client for the dryAPI / deAPI inference service: submit a paid job once, know when it is done, have the file on disk."""
 
 from dryapi_async.client import Client
-from dryapi_async.config import DEAPI_URL, DRYAPI_URL, Retry, Settings, Timeouts
+from dryapi_async.config import DEAPI_URL, DRYAPI_URL, Limits, Rate, Retry, Settings, Timeouts
 from dryapi_async.errors import (
     AccountSuspendedError,
     AuthenticationError,
@@ -118,6 +118,7 @@ __all__ = [
     "JobState",
     "JobTimeoutError",
     "JournalError",
+    "Limits",
     "LinkExpiredError",
     "ListModels",
     "Lora",
@@ -132,6 +133,7 @@ __all__ = [
     "PromptSamples",
     "PromptSpeech",
     "PromptVideo",
+    "Rate",
     "RateLimitError",
     "ReadBalance",
     "ReadStatus",

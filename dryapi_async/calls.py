@@ -8,15 +8,16 @@ from math import inf
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from dryapi_async.config import DEFAULT_TIMEOUT
 from dryapi_async.engine import Engine, deadline_after
-from dryapi_async.errors import ClientClosedError, InputError, RequestTimeoutError
-from dryapi_async.io.exchange import Trail
-from dryapi_async.job import EngineSource, Job
+from dryapi_async.errors import ClientClosedError, DryAPIError, InputError, RequestTimeoutError
+from dryapi_async.io.trail import Trail, lose
+from dryapi_async.job import EngineSource, Job, check_poll
 from dryapi_async.operations.account import Model
 from dryapi_async.operations.base import InstantOperation, JobOperation, Operation
+from dryapi_async.operations.results import check_format, check_max_bytes, check_path
 from dryapi_async.protocol.links import check_webhook_url
 from dryapi_async.protocol.replies import read_money, read_request_id
 from dryapi_async.protocol.wire import encode, encode_price
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
 T_co = TypeVar("T_co", covariant=True)
 R_co = TypeVar("R_co", covariant=True)
 
-_GRACE: Final = 0.1
-"""Seconds."""
-
 
 class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
     """A request that is sent once, however often and by however many tasks it is finished.
@@ -39,10 +37,13 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
     dropped untouched warns as a coroutine does.
     """
 
-    def __init__(self, operation: Operation[Any], engine: EngineSource, *, timeout: float | None = DEFAULT_TIMEOUT) -> None:
+    def __init__(
+        self, operation: Operation[Any], engine: EngineSource, *, timeout: float | None = DEFAULT_TIMEOUT, resubmit: bool = False
+    ) -> None:
         self.operation = operation
         self._engine = engine
         self._timeout = timeout
+        self._resubmit = resubmit
         self._touched = False
         self._steps: dict[asyncio.Task[Any] | None, Coroutine[Any, Any, T_co]] = {}
         self._work: asyncio.Task[T_co] | None = None
@@ -98,16 +99,14 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
         self._touched = True
         work, engine = await self._join(deadline)
         self._finishers += 1
-        # The work keeps its own deadline and says more when it ends by it, so it goes first.
-        patience = None if deadline == inf else deadline + _GRACE
-        time = asyncio.timeout_at(patience)
+        time = asyncio.timeout_at(None if deadline == inf else deadline)
         try:
             async with time:
                 return await asyncio.shield(work)
         except TimeoutError:
             if not time.expired():
                 raise
-            if work.done():
+            if work.done() and not work.cancelled():
                 return work.result()
             raise self._late() from None
         except asyncio.CancelledError:
@@ -135,10 +134,13 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
             raise self._trail.lost
         engine = self._engine()
         if self._work is None or self._work.cancelled():
-            self._trail = Trail()
-            self._work = engine.start(self._run(engine, deadline), self._trail)
+            self._trail = Trail(patience=deadline, resubmit=self._resubmit, journal=engine.journal)
+            if deadline <= engine.loop.time():
+                raise self._late()
+            self._work = engine.start(self._run(engine), self._trail)
         engine.give_back(self._work)
         self._trail.abandoned = False
+        self._trail.patience = max(self._trail.patience, deadline)
         return self._work, engine
 
     def _leave(self, work: asyncio.Task[T_co], engine: Engine) -> None:
@@ -153,10 +155,15 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
                 self._trail.body.revoked = True
             work.cancel()
 
-    def _late(self) -> RequestTimeoutError:
+    def _late(self) -> DryAPIError:
+        """Make the error for who runs out of patience; the work itself has no deadline, since others may wait for it longer."""
+        trail = self._trail
+        if trail.may_be_billed:
+            return lose(trail, "waiting", "the time given was over before its answer came, which is listened to a little longer")
+        if trail.on_wire:
+            return RequestTimeoutError(f"{self.__name__}: no answer came within the time given. Try again, or give a longer timeout.")
         return RequestTimeoutError(
-            f"{self.__name__}: no answer within the time given. If it is on its way it isn't sent again: "
-            "finish the same call once more to go on waiting."
+            f"{self.__name__}: the time given was over while it waited for {trail.waits_for}. Nothing was sent: finish the same call again."
         )
 
     async def price(self, *, timeout: float | None = DEFAULT_TIMEOUT, **measures: float) -> Decimal:
@@ -173,8 +180,8 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
         call = encode_price(self.operation, measures)
         return await self._engine().exchange.call(call, _read_price, deadline=deadline_after(timeout), exact=True)
 
-    async def _run(self, engine: Engine, deadline: float) -> T_co:
-        raise TypeError(f"A call runs something on {engine!r} by {deadline!r}.")
+    async def _run(self, engine: Engine) -> T_co:
+        raise TypeError(f"A call runs something on {engine!r}.")
 
 
 def _current_task() -> asyncio.Task[Any] | None:
@@ -198,9 +205,10 @@ class InstantCall(Call[R_co]):
 
     operation: InstantOperation[R_co]
 
-    async def _run(self, engine: Engine, deadline: float) -> R_co:
-        read = type(self.operation).read_answer
-        answer: R_co = await engine.exchange.call(encode(self.operation), read, deadline=deadline, trail=self._trail, exact=True)
+    async def _run(self, engine: Engine) -> R_co:
+        read, trail = type(self.operation).read_answer, self._trail
+        answer: R_co = await engine.exchange.call(encode(self.operation), read, trail=trail, exact=True)
+        trail.note("saved")
         return answer
 
 
@@ -209,15 +217,16 @@ class JobCall(Call[Job[R_co]]):
 
     operation: JobOperation[R_co]
 
-    async def _run(self, engine: Engine, deadline: float) -> Job[R_co]:
-        settings = engine.settings
+    async def _run(self, engine: Engine) -> Job[R_co]:
+        settings, trail = engine.settings, self._trail
         for url in (settings.webhook_url, getattr(self.operation, "webhook_url", None)):
             if url is not None:
                 check_webhook_url(url, local=settings.is_local)
         if settings.check and (problems := await engine.find_problems(self.operation)):
             raise InputError(f"{self.__name__} would be refused: {'; '.join(problems)}. Nothing was sent.")
         call = encode(self.operation, webhook_url=settings.webhook_url)
-        request_id = await engine.exchange.call(call, read_request_id, deadline=deadline, trail=self._trail)
+        request_id = await engine.exchange.call(call, read_request_id, trail=trail)
+        await engine.keep(request_id, call.slug, trail)
         return Job(request_id, type(self.operation), self._engine, submitted_at=engine.loop.time())
 
     async def result(self, *, timeout: float | None = DEFAULT_TIMEOUT, poll: Poll = None) -> R_co:
@@ -228,6 +237,7 @@ class JobCall(Call[Job[R_co]]):
             JobFailedError: The service says that the job failed.
             JobTimeoutError: The time was over; the job goes on.
         """
+        check_poll(poll)
         deadline = deadline_after(timeout)
         job = await self._finish_by(deadline)
         left = None if timeout is None else max(deadline - asyncio.get_running_loop().time(), 0.0)
@@ -240,10 +250,20 @@ class JobCall(Call[Job[R_co]]):
         *,
         timeout: float | None = DEFAULT_TIMEOUT,
         poll: Poll = None,
+        max_bytes: int | None = None,
     ) -> Path:
-        """Submit, wait, and write the result to disk, whole or not at all. Errors are those of `result` and of its ``save``."""
+        """Submit, wait, and write the result to disk, whole or not at all. Errors are those of `result` and of its ``save``.
+
+        What can be refused is refused before anything is paid for: a path that can't be written, an unknown format.
+        """
+        self._touched = True
+        check_poll(poll)
+        target = check_path(path)
+        check_format(format)
+        check_max_bytes(max_bytes)
+        await self._engine().downloads.check_target(target)
         result = cast("Result", await self.result(timeout=timeout, poll=poll))
-        return await result.save(path, format)
+        return await result.save(target, format, max_bytes=max_bytes)
 
 
 class ModelList(Awaitable[tuple[Model, ...]]):

@@ -2,22 +2,28 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from inspect import Parameter, signature
+from hashlib import sha256
+from inspect import Parameter, iscoroutinefunction, signature
+from os import PathLike
 from ssl import SSLContext
 from types import MethodType, TracebackType
-from typing import Any, Final, Generic, ParamSpec, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, Self, TypeVar, cast, overload
 
 import aiohttp
 
 from dryapi_async import operations as ops
 from dryapi_async.calls import InstantCall, JobCall, ModelList
-from dryapi_async.config import DEFAULT_TIMEOUT, Retry, Settings, Timeouts
+from dryapi_async.config import DEFAULT_TIMEOUT, Limits, Retry, Settings, Timeouts
 from dryapi_async.engine import Engine
-from dryapi_async.errors import ClientClosedError, ClientLoopError, ConfigurationError, InputError
+from dryapi_async.errors import ClientClosedError, ClientLoopError, ConfigurationError, InputError, SubmissionUnknownError
 from dryapi_async.events import OnEvent
 from dryapi_async.job import Job, read_ticket
 from dryapi_async.operations import job_class
 from dryapi_async.operations.base import InstantOperation, JobOperation
+from dryapi_async.protocol.endpoint import FREE_LANE, PRICES_LANE
+
+if TYPE_CHECKING:
+    from dryapi_async.io.journal import Journal
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -72,6 +78,26 @@ class instant_method(_Method[P, R]):  # noqa: N801  it is written as a decorator
         return cast("Any", self._method) if client is None else cast("Callable[P, InstantCall[R]]", MethodType(self._method, client))
 
 
+def check_lanes(limits: Limits) -> None:
+    """Refuse limits for lanes that don't exist: a slip would leave the account unguarded.
+
+    Raises:
+        ConfigurationError: Names the lanes that there are.
+    """
+    known = {PRICES_LANE, FREE_LANE} | {operation.endpoint.lane for operation in ops.ALL}
+    if wrong := sorted(set(limits.lanes) - known):
+        raise ConfigurationError(f"Limits: there is no lane {wrong[0]!r}. The lanes are {', '.join(sorted(known))}.")
+
+
+def _make_journal(path: str | PathLike[str], settings: Settings) -> "Journal":
+    """Make a journal of one account; sqlite3 is imported only here."""
+    from dryapi_async.io.journal import Journal  # noqa: PLC0415
+
+    if not isinstance(path, str | PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]  untyped callers
+        raise ConfigurationError(f"journal must be a path, not {type(path).__name__}.")
+    return Journal(path, base_url=settings.base_url, account=sha256(settings.api_key.encode()).hexdigest()[:16])
+
+
 class Client:
     """An async client of the dryAPI / deAPI inference service.
 
@@ -81,9 +107,13 @@ class Client:
     Args:
         api_key: The account's key; else DRYAPI_API_KEY.
         base_url: The service's host; else DRYAPI_BASE_URL, else `DRYAPI_URL`. Plain http is refused but for loopback or ``allow_http``.
+        limits: The account's limits by lane, as `Limits` says; else DRYAPI_LIMITS, else ``Limits.auto()``: guesses, and what the service tells.
         max_in_flight: Transfers (submits, downloads) at once; status reads and waits take no slot.
         timeouts: Seconds for each part of a request.
         retry: What may be sent again, and how often.
+        journal: A file (sqlite, on a local disk) that knows each paid call before it is sent and each job before you do, so that a killed
+            process loses none: ``unfinished()`` gives them back.
+        expect100: Ask before each upload whether the service takes it (``Expect: 100-continue``): a refusal comes before the body is sent.
         pool_size: Connections; raised to ``max_in_flight`` if smaller. Of a given connector its own limit counts.
         poll: Seconds between status reads of a job; None is the learned cadence.
         webhook_url: A default for all submits.
@@ -105,6 +135,7 @@ class Client:
         api_key: str | None = None,
         *,
         base_url: str | None = None,
+        limits: Limits | None = None,
         max_in_flight: int = 16,
         timeouts: Timeouts | None = None,
         retry: Retry | None = None,
@@ -114,6 +145,8 @@ class Client:
         storage_hosts: Sequence[str] = (),
         allow_http: bool = False,
         check: bool = False,
+        journal: str | PathLike[str] | None = None,
+        expect100: bool = False,
         proxy: str | None = None,
         ssl: SSLContext | None = None,
         session: aiohttp.ClientSession | None = None,
@@ -123,6 +156,7 @@ class Client:
         self.settings: Settings = Settings.load(
             api_key=api_key,
             base_url=base_url,
+            limits=limits,
             max_in_flight=max_in_flight,
             timeouts=timeouts,
             retry=retry,
@@ -132,14 +166,19 @@ class Client:
             storage_hosts=storage_hosts,
             allow_http=allow_http,
             check=check,
+            expect100=expect100,
             proxy=proxy,
         )
+        check_lanes(self.settings.limits)
         if session is not None and connector is not None:
             raise ConfigurationError("Give a session or a connector, not both: of a session only the connector is used.")
+        if iscoroutinefunction(on_event):
+            raise ConfigurationError("on_event must be a plain function: it is called in the middle of a request, and isn't waited for.")
         self._ssl = ssl
         self._session = session
         self._connector = connector
         self._on_event = on_event
+        self._journal = None if journal is None else _make_journal(journal, self.settings)
         self._bound: Engine | None = None
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
@@ -178,20 +217,24 @@ class Client:
         return ModelList(self._engine, type)
 
     @overload
-    def call(self, operation: JobOperation[R], *, timeout: float | None = DEFAULT_TIMEOUT) -> JobCall[R]: ...
+    def call(self, operation: JobOperation[R], *, timeout: float | None = DEFAULT_TIMEOUT, resubmit: bool = False) -> JobCall[R]: ...
     @overload
-    def call(self, operation: InstantOperation[R], *, timeout: float | None = DEFAULT_TIMEOUT) -> InstantCall[R]: ...
     def call(
-        self, operation: JobOperation[R] | InstantOperation[R], *, timeout: float | None = DEFAULT_TIMEOUT
+        self, operation: InstantOperation[R], *, timeout: float | None = DEFAULT_TIMEOUT, resubmit: bool = False
+    ) -> InstantCall[R]: ...
+    def call(
+        self, operation: JobOperation[R] | InstantOperation[R], *, timeout: float | None = DEFAULT_TIMEOUT, resubmit: bool = False
     ) -> JobCall[R] | InstantCall[R]:
         """Make a call from a request: nothing is sent until it is finished (``await``, ``.result()``, ``.save()``).
 
-        ``timeout`` is seconds over the submit with its retries and waits, for ``await``; None is no deadline.
+        ``timeout`` is seconds over the submit with its retries and waits, for ``await``; None is no deadline. ``resubmit=True`` sends it
+        again where its answer was lost, up to ``Retry.attempts`` times: each of these may have been accepted, so it may be paid for as
+        often (at 15 % lost answers, about one job in ten).
         """
         if isinstance(operation, JobOperation):
-            return JobCall(operation, self._engine, timeout=timeout)
+            return JobCall(operation, self._engine, timeout=timeout, resubmit=resubmit)
         if isinstance(operation, InstantOperation):  # pyright: ignore[reportUnnecessaryIsInstance]  untyped callers
-            return InstantCall(operation, self._engine, timeout=timeout)
+            return InstantCall(operation, self._engine, timeout=timeout, resubmit=resubmit)
         raise InputError(f"call() takes a request such as Txt2Img(...), not {type(operation).__name__}.")
 
     async def check(self, operation: JobOperation[Any]) -> tuple[str, ...]:
@@ -224,6 +267,51 @@ class Client:
         """Jobs whose submit was cancelled on its way and accepted all the same: they are paid for. Bounded to the newest 1,000."""
         return () if self._bound is None else tuple(self._bound.orphans)
 
+    @property
+    def journal(self) -> "Journal":
+        """The journal of this client's paid calls: list, find, prune.
+
+        Raises:
+            ConfigurationError: The client was made without one.
+        """
+        if self._journal is None:
+            raise ConfigurationError("This client keeps no journal: give Client(journal='jobs.db').")
+        return self._journal
+
+    async def unfinished(self) -> tuple[Job[Any], ...]:
+        """Take over the jobs that dead processes left in the journal, oldest first: paid for, and not saved yet. Nothing is sent.
+
+        Each is given to one caller only. A call whose answer a dead process didn't live to see is no job: ``client.journal.list("unknown")``.
+
+        Raises:
+            ConfigurationError: The client was made without a journal.
+            JournalError: It can't be read.
+        """
+        found: list[Job[Any]] = []
+        for row in await self.journal.take_over():
+            operation = job_class(row.operation)
+            if operation is not None and row.request_id is not None:
+                found.append(Job(row.request_id, operation, self._engine))
+        return tuple(found)
+
+    async def settle(self, error: SubmissionUnknownError) -> Job[Any] | None:
+        """Look for evidence of what became of a submit whose answer was lost; None says that nothing is known.
+
+        Looked at are a late answer (one that is still on its way is waited for, up to ``Timeouts.orphan``) and the journal. Nothing is
+        sent. No evidence proves nothing: whether to pay again is a person's decision.
+        """
+        engine = self._engine()
+        found = await engine.find_answer(error.journal_key)
+        if isinstance(found, Job):
+            return found
+        if self._journal is None or error.journal_key is None:
+            return None
+        row = await self._journal.find(error.journal_key)
+        operation = None if row is None else job_class(row.operation)
+        if row is None or row.request_id is None or operation is None:
+            return None
+        return Job(row.request_id, operation, self._engine)
+
     def _engine(self) -> Engine:
         """Find what serves the running loop, or open it.
 
@@ -239,11 +327,21 @@ class Client:
                 return self._bound
             if not self._bound.loop.is_closed():
                 raise ClientLoopError("The client belongs to another event loop that isn't closed: make one client per loop and thread.")
-        self._bound = Engine(self.settings, session=self._session, connector=self._connector, ssl=self._ssl, on_event=self._on_event)
+        self._bound = Engine(
+            self.settings,
+            session=self._session,
+            connector=self._connector,
+            ssl=self._ssl,
+            on_event=self._on_event,
+            journal=self._journal,
+            before=self._bound,
+        )
         return self._bound
 
     async def __aenter__(self) -> Self:
         self._engine()
+        if self._journal is not None:
+            await self._journal.open()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -254,8 +352,10 @@ class Client:
 
         It doesn't wait for jobs: they go on at the service. Closing again is harmless.
         """
-        self._closed = True
         engine = self._bound
+        if engine is not None and engine.loop is not asyncio.get_running_loop() and not engine.loop.is_closed():
+            raise ClientLoopError("The client belongs to another event loop that isn't closed: close it there.")
+        self._closed = True
         if engine is None or engine.loop is not asyncio.get_running_loop():
             return
         if self._closing is None:

@@ -1,7 +1,7 @@
 """What a client is told once: key, hosts, time-outs, retry. Plain data, checked when it is made."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from ipaddress import ip_address
 from math import isfinite
 from typing import Final
@@ -74,12 +74,26 @@ class Retry:
     """Seconds: a 429 that asks for more raises RateLimitError at once."""
     polls: int = 10
     """Failed status reads in a row that end a wait."""
+    unexecuted: Collection[int] = frozenset()
+    """Statuses (408, 425, 5xx) that you know to mean "not executed", such as 503, 521, 523, 525, 526: a submit that meets one is sent
+    again. What the service bills on a 5xx isn't documented: where the job was made all the same, it is paid for twice."""
 
     def __attrs_post_init__(self) -> None:
         """Refuse what can't be counted."""
+        object.__setattr__(self, "unexecuted", _read_statuses(self.unexecuted))
         _check_count("Retry.attempts", self.attempts)
         _check_count("Retry.polls", self.polls)
         _check_seconds("Retry.max_retry_after", self.max_retry_after, zero=True)
+
+
+def _read_statuses(given: object) -> frozenset[int]:
+    """Take statuses that may mean "not executed"; what is accepted or refused outright can't."""
+    if not isinstance(given, Collection) or isinstance(given, str | bytes):
+        raise ConfigurationError(f"Retry.unexecuted must be a set of statuses such as {{503}}, not {given!r}.")
+    for status in given:
+        if not isinstance(status, int) or isinstance(status, bool) or not (status in {408, 425} or 500 <= status <= 599):  # noqa: PLR2004  5xx
+            raise ConfigurationError(f"Retry.unexecuted takes 408, 425 and statuses from 500 to 599, not {status!r}.")
+    return frozenset(given)
 
 
 @frozen
@@ -111,6 +125,15 @@ class Limits:
     lanes: Mapping[str, Rate | tuple[Rate, ...]] = field(factory=dict[str, Rate | tuple[Rate, ...]])
     pot: Rate | None = None
     learns: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what isn't a rate."""
+        rates: list[object] = [one for one in (self.default, self.pot) if one is not None]
+        for given in self.lanes.values():
+            rates += given if isinstance(given, tuple) else [given]
+        for rate in rates:
+            if not isinstance(rate, Rate):
+                raise ConfigurationError(f"Limits takes Rate(limit, seconds), not {rate!r}.")
 
     @classmethod
     def none(cls) -> "Limits":
@@ -221,6 +244,7 @@ class Settings:
     max_in_flight: int = 16
     timeouts: Timeouts = Timeouts()
     retry: Retry = Retry()
+    limits: Limits = field(factory=Limits.auto)
     pool_size: int = 100
     poll: float | None = None
     webhook_url: str | None = None
@@ -228,9 +252,13 @@ class Settings:
     proxy: str | None = field(default=None, repr=False)
     allow_http: bool = False
     check: bool = False
+    expect100: bool = False
 
     def __attrs_post_init__(self) -> None:
         """Check each option, and normalise key, URL and pool."""
+        for name, kind in (("timeouts", Timeouts), ("retry", Retry), ("limits", Limits)):
+            if not isinstance(getattr(self, name), kind):
+                raise ConfigurationError(f"{name} must be {kind.__name__}(...), not {getattr(self, name)!r}.")
         object.__setattr__(self, "api_key", _read_key(self.api_key))
         object.__setattr__(self, "base_url", _read_base_url(self.base_url, allow_http=self.allow_http))
         _check_count("max_in_flight", self.max_in_flight)
@@ -253,6 +281,8 @@ class Settings:
         options = {name: value for name, value in given.items() if value is not None}
         options.setdefault("api_key", environ.get("DRYAPI_API_KEY", ""))
         options.setdefault("base_url", environ.get("DRYAPI_BASE_URL") or DRYAPI_URL)
+        if "limits" not in options and environ.get("DRYAPI_LIMITS"):
+            options["limits"] = Limits.parse(environ["DRYAPI_LIMITS"])
         for name in ("api_key", "base_url"):
             if not isinstance(options[name], str):
                 raise ConfigurationError(f"{name} must be a str, not {type(options[name]).__name__}.")

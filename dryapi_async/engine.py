@@ -7,24 +7,28 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import suppress
 from math import inf
 from ssl import SSLContext
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import aiohttp
 
 from dryapi_async.config import Settings, is_finite_number
-from dryapi_async.errors import ConfigurationError, SourceError
+from dryapi_async.errors import ConfigurationError, JournalError, NotFoundError, SourceError
 from dryapi_async.events import OnEvent
 from dryapi_async.io.downloads import Downloads
-from dryapi_async.io.exchange import Exchange, Trail
+from dryapi_async.io.exchange import Exchange
 from dryapi_async.io.http import Http
 from dryapi_async.io.sources import Reader
 from dryapi_async.io.threads import FileThreads
+from dryapi_async.io.trail import Trail
 from dryapi_async.operations.account import ListModels, Model, ReadStatus, read_models
 from dryapi_async.operations.base import JobOperation
 from dryapi_async.operations.limits import check_size, file_fields, find_problems
 from dryapi_async.protocol.status import Update, read_update
 from dryapi_async.protocol.wire import WireCall, encode
-from dryapi_async.tracking.watcher import Watcher
+from dryapi_async.tracking.watcher import NOT_FOUND_GRACE, Watcher
+
+if TYPE_CHECKING:
+    from dryapi_async.io.journal import Journal  # sqlite3 is imported only where a journal is used
 
 logger: logging.Logger = logging.getLogger("dryapi_async")
 T = TypeVar("T")
@@ -49,18 +53,24 @@ class Engine:
         connector: aiohttp.BaseConnector | None,
         ssl: SSLContext | None,
         on_event: OnEvent | None,
+        journal: "Journal | None" = None,
+        before: "Engine | None" = None,
     ) -> None:
+        """Open it; ``before`` is the client's life on a loop that has ended: its limits and what it found go on."""
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.settings: Settings = settings
         self.threads: FileThreads = FileThreads()
         self.http: Http = Http(settings, session=session, connector=connector, ssl=ssl)
-        self.exchange: Exchange = Exchange(self.http, self.threads, settings, on_event)
+        self.journal: "Journal | None" = journal
+        self.exchange: Exchange = Exchange(self.http, self.threads, settings, on_event, before=None if before is None else before.exchange)
         self.watcher: Watcher = Watcher(settings, self.read_status_once, self.exchange.tell)
-        self.downloads: Downloads = Downloads(self.http, self.threads, self.exchange, self.read_status)
+        self.downloads: Downloads = Downloads(self.http, self.threads, self.exchange, self.read_status, fetched=self._note_saved)
         self._work: dict[asyncio.Task[Any], Trail] = {}
         self._adopted: dict[asyncio.Task[Any], bool] = {}
         self._models: tuple[Model, ...] | None = None
-        self.orphans: deque[Any] = deque(maxlen=MOST_ORPHANS)
+        self._made: dict[str, float] = {}
+        self.orphans: deque[Any] = deque(maxlen=MOST_ORPHANS) if before is None else before.orphans
+        self.answers: dict[str, Any] = {} if before is None else before.answers
         self._keeper = _keep(self.http, self.threads)
         # Its first step doesn't wait, so it can be taken here: it registers the generator with the loop, which closes it at its own end.
         with suppress(StopIteration):
@@ -86,8 +96,44 @@ class Engine:
     def _forget(self, task: asyncio.Task[Any]) -> None:
         trail = self._work.pop(task)
         error = trail.lost if task.cancelled() else task.exception()
+        if trail.told_unknown and not task.cancelled() and error is None:
+            self.answers[trail.key] = task.result()
+            while len(self.answers) > MOST_ORPHANS:
+                del self.answers[next(iter(self.answers))]
         if task in self._adopted:
             self._settle(task, error)
+
+    async def find_answer(self, key: str | None) -> Any:
+        """Find the late answer of a call whose fate was told as unknown: one that is still on its way is waited for. None is no news."""
+        for task, trail in self._work.items():
+            if trail.key == key:
+                await asyncio.wait([task])
+                break
+        return self.answers.get(key or "")
+
+    async def keep(self, request_id: str, slug: str, trail: Trail) -> None:
+        """Keep the id of a job that was just made: in the journal, before anybody else has it, and for the grace of a 404."""
+        now = self.loop.time()
+        while self._made and now - next(iter(self._made.values())) > NOT_FOUND_GRACE:
+            del self._made[next(iter(self._made))]
+        self._made[request_id] = now
+        try:
+            await trail.record("submitted", request_id=request_id)
+        except JournalError as error:
+            # The job is made and paid for: its id must not get lost over a full disk.
+            logger.error("%s; the job goes on, its ticket is %s:%s", error, slug, request_id)  # noqa: TRY400  the words are enough
+
+    def made_at(self, request_id: str) -> float | None:
+        """Say when this client made a job, in loop time, where that is a few seconds ago; else None."""
+        return self._made.get(request_id)
+
+    def note(self, request_id: str, state: str) -> None:
+        """Tell the journal what became of a job."""
+        if self.journal is not None:
+            self.journal.note(request_id, state)
+
+    def _note_saved(self, request_id: str) -> None:
+        self.note(request_id, "saved")
 
     def _settle(self, task: asyncio.Task[Any], error: BaseException | None) -> None:
         job = self._adopted.pop(task)
@@ -98,8 +144,15 @@ class Engine:
             logger.warning("a cancelled submit was accepted: %r is kept in client.orphans", task.result())
 
     async def read_status(self, request_id: str) -> Update:
-        """Read a job's status, repeated as any reading is."""
-        return await self.exchange.call(_status_call(request_id), read_update)
+        """Read a job's status, repeated as any reading is; a 404 of a job that was just made here isn't believed yet."""
+        while True:
+            try:
+                return await self.exchange.call(_status_call(request_id), read_update)
+            except NotFoundError:
+                made_at = self.made_at(request_id)
+                if made_at is None or self.loop.time() - made_at >= NOT_FOUND_GRACE:
+                    raise
+                await asyncio.sleep(1)
 
     async def read_status_once(self, request_id: str) -> Update:
         """Read a job's status with one request: the watcher repeats by its own rule."""
@@ -135,6 +188,7 @@ class Engine:
     async def close(self) -> None:
         """End all waits, let submits that are on the wire finish for ``Timeouts.orphan`` seconds, then cut and close."""
         await self.watcher.close()
+        self.exchange.pacing.close()
         for task, trail in self._work.items():
             trail.abandoned = True
             if not trail.may_be_billed:
@@ -146,6 +200,8 @@ class Engine:
                 task.cancel()
             if late:
                 await asyncio.wait(late)
+        if self.journal is not None:
+            await self.journal.close()
         await self._keeper.aclose()
 
 

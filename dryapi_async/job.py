@@ -5,21 +5,51 @@ from collections.abc import AsyncIterator, Callable
 from math import inf
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
-from dryapi_async.config import DEFAULT_TIMEOUT
+from dryapi_async.config import DEFAULT_TIMEOUT, is_finite_number
 from dryapi_async.engine import Engine, deadline_after
 from dryapi_async.errors import ConfigurationError, InputError, JobFailedError, JobTimeoutError
 from dryapi_async.operations.base import JobOperation
+from dryapi_async.operations.results import MediaResult
+from dryapi_async.protocol.links import Link
 from dryapi_async.protocol.status import SUBMITTED, JobState, Update, fold
 from dryapi_async.tracking.board import Poll, Waiter
-from dryapi_async.tracking.watcher import Watcher
 
 if TYPE_CHECKING:
     from dryapi_async.operations.results import Result
 
 R_co = TypeVar("R_co", covariant=True)
 EngineSource = Callable[[], Engine]
+
+
+class Doorway:
+    """The door that results are given: it leads to what serves the running loop, so that a result outlives the loop it came on."""
+
+    __slots__ = ("_engine",)
+
+    def __init__(self, engine: EngineSource) -> None:
+        self._engine = engine
+
+    def open(self, link: Link, *, max_bytes: int | None = None) -> AsyncIterator[bytes]:
+        """Stream a file."""
+        return self._engine().downloads.open(link, max_bytes=max_bytes)
+
+    async def save(self, link: Link, target: Path, *, ending: str = "", max_bytes: int | None = None) -> Path:
+        """Save a file whole or not at all."""
+        return await self._engine().downloads.save(link, target, ending=ending, max_bytes=max_bytes)
+
+    async def write(self, request_id: str, text: str, target: Path, *, ending: str, max_bytes: int | None = None) -> Path:
+        """Save a text whole or not at all."""
+        return await self._engine().downloads.write(request_id, text, target, ending=ending, max_bytes=max_bytes)
+
+    async def renew(self, request_id: str) -> Update:
+        """Read the status once more."""
+        return await self._engine().downloads.renew(request_id)
+
+    async def decode(self, text: str) -> Any:
+        """Decode JSON, off the loop where it is long."""
+        return await self._engine().downloads.decode(text)
 
 
 class Job(Generic[R_co]):
@@ -50,9 +80,17 @@ class Job(Generic[R_co]):
 
     async def status(self) -> Update:
         """Read the status once: one request, on the account's budget of reads."""
-        update = await self._engine().read_status(self.id)
-        self._known = fold(self._known, update)
+        engine = self._engine()
+        update = await engine.read_status(self.id)
+        self._take(engine, update)
         return update
+
+    def _take(self, engine: Engine, update: Update) -> None:
+        """Fold news in; the journal is told of the end."""
+        known = fold(self._known, update)
+        if known.finished and not self._known.finished:
+            engine.note(self.id, "failed" if known.state is JobState.ERROR else "done")
+        self._known = known
 
     async def updates(self, *, timeout: float | None = DEFAULT_TIMEOUT, poll: Poll = None) -> AsyncIterator[Update]:
         """Stream what becomes of the job, from all sources, until it has ended; leaving the loop cancels nothing.
@@ -64,16 +102,16 @@ class Job(Generic[R_co]):
             JobTimeoutError: The ``timeout`` (seconds, None for ever) passed; the job goes on.
             PollingFailedError: Too many reads failed in a row; the job goes on.
         """
-        watcher = self._engine().watcher
-        waiter = self._join(watcher, deadline_after(timeout), poll)
+        engine = self._engine()
+        waiter = self._join(engine, deadline_after(timeout), poll)
         try:
             while True:
-                update = await self._next(waiter, timeout)
+                update = await self._next(engine, waiter, timeout)
                 yield update
                 if update.finished:
                     return
         finally:
-            watcher.leave(waiter)
+            engine.watcher.leave(waiter)
 
     async def result(self, *, timeout: float | None = DEFAULT_TIMEOUT, poll: Poll = None) -> R_co:
         """Wait until the job is done, and give its result.
@@ -87,10 +125,10 @@ class Job(Generic[R_co]):
         """
         engine, deadline = self._engine(), deadline_after(timeout)
         if not self._known.finished:
-            waiter = self._join(engine.watcher, deadline, poll)
+            waiter = self._join(engine, deadline, poll)
             try:
                 while not self._known.finished:
-                    await self._next(waiter, timeout)
+                    await self._next(engine, waiter, timeout)
             finally:
                 engine.watcher.leave(waiter)
         if self._known.state is JobState.ERROR:
@@ -98,11 +136,15 @@ class Job(Generic[R_co]):
         time = asyncio.timeout_at(None if deadline == inf else deadline)
         try:
             async with time:
-                return cast("R_co", await self._operation.read_result(self.id, self._known, engine.downloads))
+                result = await self._operation.read_result(self.id, self._known, Doorway(self._engine))
         except TimeoutError:
             if not time.expired():
                 raise
             raise self._late("is done, but its result didn't come", timeout, reads=0) from None
+        if not isinstance(result, MediaResult):
+            # Its words are in the caller's hands; there is no file to fetch.
+            engine.note(self.id, "saved")
+        return cast("R_co", result)
 
     async def save(
         self,
@@ -111,21 +153,20 @@ class Job(Generic[R_co]):
         *,
         timeout: float | None = DEFAULT_TIMEOUT,
         poll: Poll = None,
+        max_bytes: int | None = None,
     ) -> Path:
         """Wait for the result and write it to disk, whole or not at all. The time-out is the wait's; the transfer has its idle time."""
         result = cast("Result", await self.result(timeout=timeout, poll=poll))
-        return await result.save(path, format)
+        return await result.save(path, format, max_bytes=max_bytes)
 
-    def _join(self, watcher: Watcher, deadline: float, poll: Poll) -> Waiter:
-        if poll is False:
-            raise ConfigurationError("poll=False needs a webhook secret: without reads nothing else would ever tell a failure.")
-        if poll is not None and (isinstance(poll, bool) or not poll >= 0):
-            raise ConfigurationError(f"poll must be seconds between reads, 0 or more, not {poll!r}.")
-        return watcher.join(self.id, self.ticket, submitted_at=self._submitted_at, known=self._known, poll=poll, deadline=deadline)
+    def _join(self, engine: Engine, deadline: float, poll: Poll) -> Waiter:
+        check_poll(poll)
+        submitted_at = self._submitted_at if self._submitted_at is not None else engine.made_at(self.id)
+        return engine.watcher.join(self.id, self.ticket, submitted_at=submitted_at, known=self._known, poll=poll, deadline=deadline)
 
-    async def _next(self, waiter: Waiter, timeout: float | None) -> Update:
+    async def _next(self, engine: Engine, waiter: Waiter, timeout: float | None) -> Update:
         try:
-            self._known = fold(self._known, await waiter.next())
+            self._take(engine, await waiter.next())
         except TimeoutError:
             raise self._late("isn't done", timeout, reads=waiter.entry.reads) from None
         return self._known
@@ -157,12 +198,26 @@ class Job(Generic[R_co]):
         )
 
 
+def check_poll(poll: Poll) -> None:
+    """Refuse what can't be seconds between reads.
+
+    Raises:
+        ConfigurationError: It is no such number.
+    """
+    if poll is False:
+        raise ConfigurationError("poll=False needs a webhook secret: without reads nothing else would ever tell a failure.")
+    if poll is not None and not (is_finite_number(poll) and poll >= 0):
+        raise ConfigurationError(f"poll must be seconds between reads, 0 or more, not {poll!r}.")
+
+
 def read_ticket(ticket: str) -> tuple[str, str]:
     """Split a ticket into slug and request_id.
 
     Raises:
         InputError: It isn't one.
     """
+    if not isinstance(ticket, str):  # pyright: ignore[reportUnnecessaryIsInstance]  untyped callers
+        raise InputError(f"A ticket is a text such as 'txt2img:<request_id>', not {type(ticket).__name__}.")
     slug, colon, request_id = ticket.partition(":")
     if not (slug and colon and request_id) or not ticket.isprintable():
         raise InputError(f"{ticket!r} is no ticket: it is '<slug>:<request_id>', as job.ticket gives it.")

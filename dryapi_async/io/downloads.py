@@ -1,11 +1,8 @@
 """Results on disk, whole or not at all; an expired link is renewed by one status read, a cut transfer goes on where it was."""
 
 import asyncio
-import errno
-import os
 import random
 import re
-import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from pathlib import Path
@@ -16,21 +13,27 @@ import aiohttp
 from attrs import define, field
 from yarl import URL
 
-from dryapi_async.errors import DownloadError, LinkExpiredError, PoolTimeoutError
+from dryapi_async.errors import DownloadError, DryAPIError, LinkExpiredError
 from dryapi_async.events import BytesReceived
 from dryapi_async.io.exchange import Exchange
-from dryapi_async.io.http import USER_AGENT, Http, PrivateAddressError
+from dryapi_async.io.guard import PrivateAddressError
+from dryapi_async.io.http import USER_AGENT, Http
+from dryapi_async.io.targets import check_target, part_name, rename, safe_name, split_target
 from dryapi_async.io.threads import FileThreads
-from dryapi_async.protocol.links import Link, check_link, follow, mask
-from dryapi_async.protocol.media import ending_for
+from dryapi_async.protocol.links import Link, check_link, follow, mask, private_address
+from dryapi_async.protocol.media import ending_for, sniff
 from dryapi_async.protocol.retry import Again, Answered, Broke, decide
 from dryapi_async.protocol.status import Update
-from dryapi_async.protocol.wire import quote_id
+from dryapi_async.protocol.unpack import Unpacker, read_coding
 
 T = TypeVar("T")
 
 PIECE_BYTES: Final = 256 * 1024
 MOST_REDIRECTS: Final = 5
+_FILE: Final = frozenset({200, 203, 206})
+"""Answers that bring a file. Other successes, such as 204, bring none."""
+_PAGES: Final = frozenset({"text/html", "application/xhtml+xml", "application/json", "application/xml", "text/xml"})
+"""What error pages are, whatever their status says."""
 _EXPIRED: Final = frozenset({400, 401, 403, 404, 410})
 """What storage hosts answer to a signed link that is over: S3 says 403, others what they like."""
 
@@ -48,16 +51,29 @@ class Transfer:
     content_type: str = ""
     attempt: int = 0
     renewed: bool = False
+    most: int | None = None
+    """Bytes: a longer file is refused."""
+    coding: str | None = None
+    """How the host packed the body. A packed one isn't resumed by Range, whose numbers count packed bytes: it is read again and skipped."""
 
 
 class Downloads:
     """The door of every result: opens, saves and renews links. No request here carries the API key."""
 
-    def __init__(self, http: Http, threads: FileThreads, exchange: Exchange, read_status: Callable[[str], Awaitable[Update]]) -> None:
+    def __init__(
+        self,
+        http: Http,
+        threads: FileThreads,
+        exchange: Exchange,
+        read_status: Callable[[str], Awaitable[Update]],
+        *,
+        fetched: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._http = http
         self._threads = threads
         self._exchange = exchange
         self._read_status = read_status
+        self._fetched = fetched
 
     async def renew(self, request_id: str) -> Update:
         """Read the status once more."""
@@ -67,48 +83,56 @@ class Downloads:
         """Decode JSON, off the loop where it is long."""
         return await self._exchange.decode(text.encode())
 
-    async def open(self, link: Link) -> AsyncIterator[bytes]:
+    async def check_target(self, target: Path) -> None:
+        """Find out whether a target can be written, before anything is paid for.
+
+        Raises:
+            OSError: It can't: the same error that saving would meet.
+        """
+        await self._threads.start(check_target, target)
+
+    async def open(self, link: Link, *, max_bytes: int | None = None) -> AsyncIterator[bytes]:
         """Stream a file in pieces, its length checked."""
-        async with self._exchange.slots, aclosing(self._pieces(Transfer(link, link.url))) as pieces:
+        async with aclosing(self._pieces(Transfer(link, link.url, most=max_bytes))) as pieces:
             async for piece in pieces:
                 yield piece
+        self._fetched(link.request_id)
 
-    async def save(self, link: Link, target: Path, *, ending: str = "") -> Path:
+    async def save(self, link: Link, target: Path, *, ending: str = "", max_bytes: int | None = None) -> Path:
         """Save a file whole or not at all; a directory as target takes the id and the type's ending."""
-        return await _settle(self._save(link, target, ending))
+        transfer = Transfer(link, link.url, most=max_bytes)
+        name = safe_name(link.request_id)
+        content = self._pieces(transfer)
+        return await _settle(self._save(link.request_id, content, target, lambda: name + (ending_for(transfer.content_type) or ending)))
 
-    async def _save(self, link: Link, target: Path, ending: str) -> Path:
-        transfer = Transfer(link, link.url)
-        folder, name = await self._threads.start(_split_target, target)
-        part = folder / f".{name or safe_name(link.request_id)}.{secrets.token_hex(4)}.part"
-
-        def final() -> Path:
-            return folder / (name or safe_name(link.request_id) + (ending_for(transfer.content_type) or ending))
-
-        async with self._exchange.slots:
-            return await self._write(part, self._pieces(transfer), final)
-
-    async def write(self, request_id: str, text: str, target: Path, *, ending: str) -> Path:
+    async def write(self, request_id: str, text: str, target: Path, *, ending: str, max_bytes: int | None = None) -> Path:
         """Save a text whole or not at all."""
-        folder, name = await self._threads.start(_split_target, target)
-        part = folder / f".{name or safe_name(request_id)}.{secrets.token_hex(4)}.part"
-        final = folder / (name or safe_name(request_id) + ending)
-        return await _settle(self._write(part, _one(text.encode()), lambda: final))
+        content = text.encode(errors="replace")  # JSON can hold half of a surrogate pair
+        if max_bytes is not None and len(content) > max_bytes:
+            raise _too_long(request_id, len(content), max_bytes)
+        return await _settle(self._save(request_id, _one(content), target, lambda: safe_name(request_id) + ending))
 
-    async def _write(self, part: Path, pieces: AsyncGenerator[bytes, None], final: Callable[[], Path]) -> Path:
+    async def _save(self, request_id: str, pieces: AsyncGenerator[bytes, None], target: Path, name: Callable[[], str]) -> Path:
         """Write pieces to a temporary file and give it its name; it is gone again if that ends in any other way than whole."""
-        try:
-            async with aclosing(pieces):
+        async with aclosing(pieces):
+            folder, named = await self._threads.start(split_target, target)
+            part = folder / part_name()
+            try:
                 file = await self._open_part(part)
                 try:
                     async for piece in pieces:
                         await file.write(piece)
                 finally:
                     await _see_through(file.close())
-            return await self._threads.start(_rename, part, final())
-        except BaseException:
-            await self._threads.start(part.unlink, missing_ok=True)
-            raise
+                return await _see_through(self._finish(request_id, part, folder / (named or name())))
+            except BaseException:
+                await _see_through(self._threads.start(part.unlink, missing_ok=True))
+                raise
+
+    async def _finish(self, request_id: str, part: Path, final: Path) -> Path:
+        path = await self._threads.start(rename, part, final)
+        self._fetched(request_id)
+        return path
 
     async def _open_part(self, part: Path) -> Any:
         """Open the temporary file; cancelled in the middle, it is closed before the cancellation goes on."""
@@ -125,21 +149,23 @@ class Downloads:
         if transfer.url is None:
             await self._renew(transfer)
         while True:
-            self._http.check_open()
             transfer.attempt += 1
             response: aiohttp.ClientResponse | None = None
             failure: Exception | None = None
             try:
-                async with self._http.gate:
+                # The slot is held while bytes move: a download that waits for its next attempt blocks no submit.
+                async with self._exchange.slots, self._http.gate:
+                    self._http.check_open()
                     response = await self._request(transfer)
                     async with response:
-                        if response.status < 300:  # noqa: PLR2004  success
+                        if response.status in _FILE:
                             with self._http.reading(response):
                                 async for piece in self._body(transfer, response):
                                     yield piece
+                            self._exchange.quota.put()
                             return
-            except (aiohttp.ClientError, TimeoutError) as error:
-                if isinstance(error, PoolTimeoutError):
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                if isinstance(error, DryAPIError):
                     raise
                 failure = error
             await self._recover(transfer, response, failure)
@@ -147,18 +173,15 @@ class Downloads:
     async def _request(self, transfer: Transfer) -> aiohttp.ClientResponse:
         """Ask for the file, or for the rest of it, and follow redirects with the rules checked at each."""
         headers = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
-        if transfer.position and transfer.validator:
+        if transfer.position and transfer.validator and transfer.coding is None:
             headers |= {"Range": f"bytes={transfer.position}-", "If-Range": transfer.validator}
         url = transfer.url or ""
         for _ in range(MOST_REDIRECTS + 1):
-            check_link(url, self._http.rules)
+            url = check_link(url, self._http.rules)
             try:
                 response = await self._http.fetch(URL(url, encoded=True), headers)
-            except (aiohttp.ClientConnectorError, PrivateAddressError) as error:
-                found = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-                if isinstance(found, PrivateAddressError):
-                    raise DownloadError(f"The result link leads into a private network ({found}): refused.") from error
-                raise
+            except PrivateAddressError as error:
+                raise private_address(error.host, error.address) from error
             location = response.headers.get("Location")
             if response.status not in {301, 302, 303, 307, 308} or not location:
                 return response
@@ -169,33 +192,57 @@ class Downloads:
     async def _body(self, transfer: Transfer, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         """Read one answer's body from where the transfer stands."""
         skip = self._begin(transfer, response)
-        async for piece in response.content.iter_chunked(PIECE_BYTES):
+        async for piece in self._unpack(response, transfer.coding):
             rest = piece[skip:] if skip else piece
             skip -= len(piece) - len(rest)
             if rest:
+                if not transfer.position:
+                    _refuse_page(transfer.link, response, rest)
                 transfer.position += len(rest)
+                if transfer.most is not None and transfer.position > transfer.most:
+                    raise _too_long(transfer.link.request_id, transfer.position, transfer.most)
                 yield rest
                 self._exchange.tell(
                     BytesReceived(request_id=transfer.link.request_id, bytes_received=transfer.position, bytes_total=transfer.total)
                 )
         if transfer.total is not None and transfer.position != transfer.total:
             raise aiohttp.ClientPayloadError(f"{transfer.position} of {transfer.total} bytes came")
+        if not transfer.position and not transfer.link.is_text:
+            raise DownloadError(
+                f"The file of job {transfer.link.request_id} is empty (0 bytes): nothing is left on disk. Save it again later."
+            )
+
+    async def _unpack(self, response: aiohttp.ClientResponse, coding: str | None) -> AsyncIterator[bytes]:
+        """Read a body in pieces, turned back where it is packed; that is done in a thread, a bounded piece at a time."""
+        unpacker = None if coding is None else Unpacker(coding)
+        async for piece in response.content.iter_chunked(PIECE_BYTES):
+            if unpacker is None:
+                yield piece
+                continue
+            unpacked = await self._threads.start(unpacker.feed, piece)
+            while unpacked:
+                yield unpacked
+                unpacked = await self._threads.start(unpacker.feed, b"")
+        if unpacker is not None and not unpacker.whole:
+            raise aiohttp.ClientPayloadError(f"the {coding} body ended early")
 
     @staticmethod
     def _begin(transfer: Transfer, response: aiohttp.ClientResponse) -> int:
         """Note what an answer's headers say, and how many of its bytes are here already; two versions are never mixed."""
-        validator, position = _validator(response), transfer.position
+        job, position, validator = transfer.link.request_id, transfer.position, _validator(response)
+        coding = _coding(job, response)
         resumed = response.status == 206  # noqa: PLR2004  Partial Content
-        start, total = _read_range(response.headers.get("Content-Range", "")) if resumed else (0, response.content_length)
+        whole = response.content_length if coding is None else None
+        start, total = _read_range(response.headers.get("Content-Range", "")) if resumed else (0, whole)
+        if resumed and (coding or start != position or not position):
+            raise DownloadError(f"The storage host gave another part of job {job}'s file than asked for. Save it again.")
         same = transfer.validator is not None and validator in ({None, transfer.validator} if resumed else {transfer.validator})
         other_length = None not in {total, transfer.total} and total != transfer.total
-        if resumed and (start != position or not position):
-            raise DownloadError(
-                f"The storage host gave another part of job {transfer.link.request_id}'s file than asked for. Save it again."
-            )
         if position and (not same or other_length):
-            raise DownloadError(f"The result of job {transfer.link.request_id} changed while it was fetched. Save it again.")
-        transfer.validator, transfer.content_type = validator or transfer.validator, response.content_type
+            raise DownloadError(f"The result of job {job} changed while it was fetched. Save it again.")
+        if transfer.most is not None and total is not None and total > transfer.most:
+            raise _too_long(job, total, transfer.most)
+        transfer.validator, transfer.content_type, transfer.coding = validator or transfer.validator, response.content_type, coding
         transfer.total = transfer.total if total is None else total
         return 0 if resumed else position
 
@@ -213,7 +260,8 @@ class Downloads:
         happened = Broke(sent=True) if failure is not None or response is None else Answered(status=response.status)
         chance = random.random()  # noqa: S311  jitter, no secret
         verdict = decide(happened, billed=False, attempt=transfer.attempt, retry=self._http.retry, chance=chance)
-        if isinstance(verdict, Again) and (transfer.position == 0 or transfer.validator is not None):
+        can_go_on = transfer.position == 0 or transfer.validator is not None
+        if isinstance(verdict, Again) and can_go_on and self._exchange.quota.take():
             await asyncio.sleep(verdict.seconds)
             return
         told = f"{type(failure).__name__}: {failure}" if failure is not None else f"status {response.status if response else 0}"
@@ -221,7 +269,7 @@ class Downloads:
         raise DownloadError(
             f"The file of job {job} couldn't be fetched ({cause}) after {transfer.attempt} attempts; nothing is left on disk. "
             "Save it again later."
-        ) from (failure if told == cause else None)  # aiohttp's words name the signed link: it stays out of tracebacks, too
+        ) from (failure if _is_clean(failure) else None)  # aiohttp's words may name the signed link: it stays out of tracebacks, too
 
     async def _renew(self, transfer: Transfer) -> None:
         """Take a fresh link from one status read."""
@@ -269,28 +317,36 @@ def _read_range(given: str) -> tuple[int | None, int | None]:
 
 
 def _validator(response: aiohttp.ClientResponse) -> str | None:
+    """Find what says that two answers bring the same file. It is sent back, so it must be what can be sent."""
     etag = response.headers.get("ETag", "")
-    return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
+    found = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
+    return found if found and found.isascii() and found.isprintable() else None
 
 
-def _split_target(target: Path) -> tuple[Path, str]:
-    """Split a target into its folder and name; a directory has no name yet. A device or a pipe isn't a target: it would be replaced."""
-    if target.is_dir():
-        return target, ""
-    if target.exists() and not target.is_file():
-        raise FileExistsError(errno.EEXIST, "it is there and is no plain file, so it isn't replaced", str(target))
-    return target.parent, target.name
-
-
-def _rename(part: Path, final: Path) -> Path:
+def _coding(job: str, response: aiohttp.ClientResponse) -> str | None:
     try:
-        os.replace(part, final)  # noqa: PTH105  the same, and atomic by its documentation
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
-    return final
+        return read_coding(", ".join(response.headers.getall("Content-Encoding", [])))
+    except ValueError as error:
+        raise DownloadError(f"The storage host packed job {job}'s file ({mask(str(error))}) although it was asked not to.") from None
 
 
-def safe_name(request_id: str) -> str:
-    """Make a file name of an id: what came from the network can't leave the folder, nor hide."""
-    return quote_id(request_id).replace("%", "_").lstrip(".")[:128] or "job"
+def _refuse_page(link: Link, response: aiohttp.ClientResponse, head: bytes) -> None:
+    """Refuse a page in place of a file, such as a proxy's or a login's: a success by its status alone."""
+    if not link.is_text and response.content_type in _PAGES and sniff(head) is None:
+        raise DownloadError(
+            f"The storage host answered a page ({response.content_type}) for job {link.request_id}'s file. Save it again later."
+        )
+
+
+def _too_long(job: str, count: int, most: int) -> DownloadError:
+    return DownloadError(f"The file of job {job} has {count} bytes or more, max_bytes is {most}: refused, and nothing is left on disk.")
+
+
+def _is_clean(error: BaseException | None) -> bool:
+    """Say whether nothing in an error, or in what it came from, names a signed link."""
+    while error is not None:
+        shown = f"{error} {error!r}"
+        if mask(shown) != shown:
+            return False
+        error = error.__cause__ or error.__context__
+    return True

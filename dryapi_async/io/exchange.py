@@ -9,24 +9,26 @@ from collections.abc import Callable
 from math import inf
 from typing import Any, Final, TypeVar
 
-from attrs import define, field
+from attrs import evolve
 
-from dryapi_async.config import Settings
+from dryapi_async.config import Retry, Settings
 from dryapi_async.errors import (
     DryAPIError,
     GoneError,
+    PoolTimeoutError,
     RequestTimeoutError,
     ResponseError,
     StatusError,
-    SubmissionUnknownError,
     TransportError,
 )
 from dryapi_async.events import Attempt, BytesSent, Event, OnEvent, RateLimited
 from dryapi_async.io.http import Answer, Broken, Http
+from dryapi_async.io.pacing import Pacing, Passage
 from dryapi_async.io.threads import FileThreads
+from dryapi_async.io.trail import Trail, lose, make_key
 from dryapi_async.io.uploads import Body, TextBody, Upload
 from dryapi_async.protocol.replies import decode_json, read_error, read_limit_kind, read_retry_after
-from dryapi_async.protocol.retry import Accept, Again, Answered, Broke, Unknown, decide
+from dryapi_async.protocol.retry import Accept, Again, Answered, Broke, GiveUp, RetryQuota, Unknown, decide
 from dryapi_async.protocol.status import excerpt
 from dryapi_async.protocol.wire import WireCall
 
@@ -37,40 +39,38 @@ LARGE_JSON: Final = 1_000_000
 """Bytes: a longer answer is decoded in a thread, so that the loop doesn't stall."""
 
 
-@define
-class Trail:
-    """What happens to one call, for who waits beside it: whether it is on its way, and since when."""
-
-    billed: bool = False
-    on_wire: bool = False
-    abandoned: bool = False
-    """Whether nobody waits any more: then it isn't sent again."""
-    attempt: int = 0
-    started_at: float = 0.0
-    body: Body | None = field(default=None, repr=False)
-    lost: SubmissionUnknownError | None = None
-    """Why its fate is unknown, where it was cut off on its way."""
-
-    @property
-    def may_be_billed(self) -> bool:
-        """Whether a byte of a request that costs money has left whose answer isn't known yet."""
-        return self.billed and self.on_wire and (self.body is None or self.body.sent)
-
-
 class Exchange:
     """Makes calls: attempts, waits in between, one deadline over all."""
 
-    def __init__(self, http: Http, threads: FileThreads, settings: Settings, on_event: OnEvent | None) -> None:
+    def __init__(
+        self, http: Http, threads: FileThreads, settings: Settings, on_event: OnEvent | None, *, before: "Exchange | None" = None
+    ) -> None:
+        """Make calls on one loop; limits go on where the life ``before`` left them."""
+        loop = asyncio.get_running_loop()
         self._http = http
         self._threads = threads
         self._settings = settings
         self._on_event = on_event
-        self._slots = asyncio.Semaphore(settings.max_in_flight)
+        # The wall clock at the loop's pace: what a clock that jumps says stays consistent with its timers.
+        self._epoch = time.time() - loop.time()
+        self._now = loop.time
+        self.quota: RetryQuota = RetryQuota()
+        self.pacing: Pacing = Pacing(
+            settings.limits,
+            settings.max_in_flight,
+            tell=self.tell,
+            wall=self.wall,
+            before=None if before is None else before.pacing,
+        )
+
+    def wall(self) -> float:
+        """Give unix time."""
+        return self._epoch + self._now()
 
     @property
     def slots(self) -> asyncio.Semaphore:
         """What is transferred at once, submits and downloads: ``max_in_flight``."""
-        return self._slots
+        return self.pacing.slots
 
     def tell(self, event: Event) -> None:
         """Tell the user's hook; what it raises is logged and breaks nothing."""
@@ -78,7 +78,8 @@ class Exchange:
             return
         try:
             self._on_event(event)
-        except Exception:
+        except (Exception, asyncio.CancelledError):
+            # No real cancellation comes out of a plain call: it would cut a payment off.
             logger.exception("on_event raised on %s", type(event).__name__)
 
     async def call(
@@ -101,11 +102,13 @@ class Exchange:
         trail = trail or Trail()
         upload = Upload(call.parts, self._threads) if call.parts is not None else None
         try:
-            if not call.billed:
-                answer = await self._attempts(call, upload, deadline, trail, attempts)
-            else:
-                async with self._slots:
-                    answer = await self._attempts(call, upload, deadline, trail, attempts)
+            if upload is not None and self.pacing.must_wait(call.lane, slot=call.billed):
+                # A missing file is told now, not after an hour's queue.
+                await upload.look()
+            answer = await self._attempts(call, upload, deadline, trail, attempts)
+        except BaseException:
+            trail.end()
+            raise
         finally:
             if upload is not None:
                 upload.close()
@@ -114,7 +117,8 @@ class Exchange:
         except ResponseError as error:
             if not call.billed:
                 raise
-            raise self._unknown(call, trail, "answered", str(error), answer.status) from error
+            trail.note("unknown", str(error))
+            raise lose(trail, "answered", str(error), answer.status) from error
 
     async def decode(self, content: bytes, *, exact: bool = False, status: int | None = None) -> Any:
         """Decode JSON, in a thread where it is long."""
@@ -124,57 +128,86 @@ class Exchange:
 
     async def _attempts(self, call: WireCall, upload: Upload | None, deadline: float, trail: Trail, attempts: int | None) -> Answer:
         """Send until an answer can be read, or raise what became of it."""
-        loop = asyncio.get_running_loop()
-        retry = self._settings.retry
-        if attempts is not None:
-            retry = type(retry)(attempts=attempts, max_retry_after=retry.max_retry_after, polls=retry.polls)
+        retry = self._settings.retry if attempts is None else evolve(self._settings.retry, attempts=attempts)
         while True:
             trail.attempt += 1
-            outcome = await self._attempt(call, upload, deadline - loop.time(), trail)
-            seconds_left = deadline - loop.time()
-            happened = self._classify(outcome)
+            outcome = await self._attempt(call, upload, deadline, trail)
+            happened = self._classify(call, outcome)
             verdict = decide(
                 happened,
                 billed=call.billed,
                 attempt=trail.attempt,
                 retry=retry,
                 chance=random.random(),  # noqa: S311  jitter, no secret
-                seconds_left=seconds_left,
+                seconds_left=min(deadline, trail.patience) - self._now(),
+                resubmit=trail.resubmit,
             )
+            limited = isinstance(happened, Answered) and happened.status == 429  # noqa: PLR2004  Too Many Requests
             if isinstance(verdict, Accept) and isinstance(outcome, Answer):
+                self.quota.put()
                 return outcome
+            if isinstance(verdict, Again) and not (call.billed or limited or self.quota.take()):
+                verdict = GiveUp()
             if not isinstance(verdict, Again):
                 raise self._failure(call, outcome, trail, unknown=isinstance(verdict, Unknown))
-            if isinstance(happened, Answered) and happened.status == 429:  # noqa: PLR2004  Too Many Requests
+            if limited:
                 self.tell(RateLimited(lane=call.lane, seconds=verdict.seconds))
-            logger.debug("%s: attempt %d failed, again in %.2f s", call.name, trail.attempt, verdict.seconds)
-            await asyncio.sleep(0 if trail.abandoned else verdict.seconds)
-            if trail.abandoned:
-                raise asyncio.CancelledError
+            await self._pause(call, happened, trail, verdict.seconds)
 
-    async def _attempt(self, call: WireCall, upload: Upload | None, seconds_left: float, trail: Trail) -> Answer | Broken:
-        """Send once, and note that it is on its way while it is."""
-        if seconds_left <= 0:
-            raise RequestTimeoutError(
-                f"{call.name}: the time given was over before it could be sent. Nothing was sent; give a longer timeout."
-            )
-        started = asyncio.get_running_loop().time()
-        body = await self._open_body(call, upload)
-        trail.billed, trail.body, trail.on_wire, trail.started_at = call.billed, body, True, time.time()
-        try:
-            outcome = await self._http.send(call, body, seconds_left=None if seconds_left == inf else seconds_left)
-        except asyncio.CancelledError:
-            if trail.may_be_billed:
-                trail.lost = self._unknown(call, trail, "waiting", "it was cut off before its answer came", None)
-            raise
-        # An answer that says yes is still a payment to be told: only a refusal or a break ends that.
-        trail.on_wire = isinstance(outcome, Answer) and outcome.status < 300  # noqa: PLR2004  success
-        if body is not None and body.error is not None and isinstance(outcome, Broken):
-            raise body.error
-        seconds = asyncio.get_running_loop().time() - started
+    async def _pause(self, call: WireCall, happened: Answered | Broke, trail: Trail, seconds: float) -> None:
+        """Wait before the next attempt; what nobody waits for any more isn't sent again."""
+        logger.debug("%s: attempt %d failed, again in %.2f s", call.name, trail.attempt, seconds)
+        if _may_be_executed(happened, self._settings.retry) and call.billed:
+            # The user's word allows another one; this one stays a payment whose fate isn't known.
+            trail.note("unknown", "its answer was lost, and it was sent again at the user's word")
+            trail.key = make_key()
+        else:
+            trail.note("waiting")
+        trail.waits_for = f"its next attempt, in {seconds:.1f} s"
+        await asyncio.sleep(0 if trail.abandoned else seconds)
+        if trail.abandoned:
+            raise asyncio.CancelledError
+
+    async def _attempt(self, call: WireCall, upload: Upload | None, deadline: float, trail: Trail) -> Answer | Broken:
+        """Wait for the turn, send once, and note that it is on its way while it is."""
+        trail.waits_for = f"its turn in lane {call.lane}"
+        async with Passage(self.pacing, call.lane, slot=call.billed, request=call.name, deadline=deadline) as passage:
+            if self._now() >= deadline:
+                raise RequestTimeoutError(f"{call.name}: the time given was over before it could be sent. Nothing was sent.")
+            started, body = self._now(), await self._open_body(call, upload)
+            trail.waits_for = "a free connection"
+            await trail.begin(call, body)
+            passage.may_count = True
+            try:
+                outcome = await self._http.send(call, body, seconds_left=None if deadline == inf else deadline - started)
+            except PoolTimeoutError:
+                passage.may_count = trail.on_wire = False
+                raise
+            except BaseException:
+                passage.may_count = body is None or body.sent
+                self._cut(call, trail)
+                raise
+            passage.may_count = isinstance(outcome, Answer) or outcome.sent
+            # An answer that says yes is still a payment to be told: only a refusal or a break ends that.
+            trail.on_wire = isinstance(outcome, Answer) and outcome.status < 300  # noqa: PLR2004  success
+            self._tell_attempt(call, trail, outcome, self._now() - started)
+            if body is not None and body.error is not None and isinstance(outcome, Broken):
+                trail.note("refused", str(body.error))
+                raise body.error
+            return outcome
+
+    def _cut(self, call: WireCall, trail: Trail) -> None:
+        """Note what a request that was cut off leaves behind."""
+        if trail.may_be_billed:
+            trail.lost = lose(trail, "waiting", "it was cut off before its answer came")
+            trail.note("unknown", trail.lost.cause)
+        else:
+            trail.on_wire = False
+            trail.note("waiting")
+
+    def _tell_attempt(self, call: WireCall, trail: Trail, outcome: Answer | Broken, seconds: float) -> None:
         status, error = (outcome.status, None) if isinstance(outcome, Answer) else (None, outcome.cause)
         self.tell(Attempt(request=call.name, number=trail.attempt, seconds=seconds, status=status, error=error))
-        return outcome
 
     async def _open_body(self, call: WireCall, upload: Upload | None) -> Body | None:
         idle = self._settings.timeouts.idle
@@ -187,54 +220,47 @@ class Exchange:
             return None
         return lambda sent, total: self.tell(BytesSent(request=call.name, bytes_sent=sent, bytes_total=total))
 
-    @staticmethod
-    def _classify(outcome: Answer | Broken) -> Answered | Broke:
+    def _classify(self, call: WireCall, outcome: Answer | Broken) -> Answered | Broke:
+        """Say what happened in the table's words, and let the lane learn from it."""
         if isinstance(outcome, Broken):
             return Broke(sent=outcome.sent)
         if outcome.status != 429:  # noqa: PLR2004  Too Many Requests
+            if outcome.status < 500:  # noqa: PLR2004  a gateway's page says nothing about limits
+                self.pacing.learn(call.lane, outcome.headers)
             return Answered(status=outcome.status)
-        body, now = _decode_or_none(outcome.content), time.time()
-        return Answered(
-            status=outcome.status,
-            retry_after=read_retry_after(outcome.headers, body, now=now),
-            daily=read_limit_kind(outcome.headers, body, now=now) == "daily",
-        )
+        body, now = _decode_or_none(outcome.content), self.wall()
+        retry_after, kind = read_retry_after(outcome.headers, body, now=now), read_limit_kind(outcome.headers, body, now=now)
+        self.pacing.refuse(call.lane, retry_after, kind)
+        return Answered(status=outcome.status, retry_after=retry_after, daily=kind == "daily")
 
     def _failure(self, call: WireCall, outcome: Answer | Broken, trail: Trail, *, unknown: bool) -> DryAPIError:
-        """Make the error that a call ends with."""
-        if isinstance(outcome, Broken):
-            return self._unknown(call, trail, outcome.phase, outcome.cause, None) if unknown else outcome.error
-        if unknown:
-            error = self._refusal(call, outcome)
-            return self._unknown(call, trail, "answered", str(error), outcome.status)
-        return self._refusal(call, outcome)
+        """Make the error that a call ends with, and tell the journal."""
+        error = outcome.error if isinstance(outcome, Broken) else self._refusal(call, outcome)
+        cause = outcome.cause if isinstance(outcome, Broken) else str(error)
+        trail.note("unknown" if unknown else "refused", cause)
+        if not unknown:
+            return error
+        phase, status = (outcome.phase, None) if isinstance(outcome, Broken) else ("answered", outcome.status)
+        return lose(trail, phase, cause, status)
 
-    @staticmethod
-    def _refusal(call: WireCall, answer: Answer) -> StatusError | TransportError:
+    def _refusal(self, call: WireCall, answer: Answer) -> StatusError | TransportError:
         if 300 <= answer.status < 400:  # noqa: PLR2004  redirects
             return ResponseError(
                 f"{call.name}: the service answered a redirect ({answer.status}), which is never followed with a key. Check base_url.",
                 status=answer.status,
                 excerpt=excerpt(answer.headers.get("location", "").partition("?")[0]),
             )
-        error = read_error(answer.status, answer.headers, answer.content, request=call.name, now=time.time())
+        error = read_error(answer.status, answer.headers, answer.content, request=call.name, now=self.wall())
         if isinstance(error, GoneError) and error.successor:
             error.args = (f"{error} Its successor is {error.successor}.",)
         return error
 
-    @staticmethod
-    def _unknown(call: WireCall, trail: Trail, phase: str, cause: str, status: int | None) -> SubmissionUnknownError:
-        return SubmissionUnknownError(
-            f"{call.name} was sent and its answer was lost ({phase}: {cause.rstrip('.')}). It may have been accepted and billed, "
-            "so it isn't repeated. Look at the dashboard or the balance; make a new call only if you accept to pay twice.",
-            operation=call.slug,
-            phase=phase,
-            started_at=trail.started_at,
-            failed_at=time.time(),
-            attempt=trail.attempt,
-            cause=cause,
-            status=status,
-        )
+
+def _may_be_executed(happened: Answered | Broke, retry: Retry) -> bool:
+    """Say whether the service may have done what was asked, although no answer says so."""
+    if isinstance(happened, Broke):
+        return happened.sent
+    return happened.status != 429 and happened.status not in retry.unexecuted  # noqa: PLR2004  Too Many Requests
 
 
 def _decode_or_none(content: bytes) -> Any:

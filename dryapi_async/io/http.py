@@ -1,7 +1,6 @@
 """The connections of one client on one loop: a single request at a time, no opinion about what to do with its outcome."""
 
 import asyncio
-import socket
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from ssl import SSLContext
@@ -10,7 +9,6 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]  # the stubs know it under Darwin only
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 from attrs import frozen
 from yarl import URL
 
@@ -24,8 +22,9 @@ from dryapi_async.errors import (
     ResponseError,
     TransportError,
 )
+from dryapi_async.io.guard import AddressGuard, GuardedResolver, resolver_of
 from dryapi_async.io.uploads import Body
-from dryapi_async.protocol.links import LinkRules, is_private, mask
+from dryapi_async.protocol.links import LinkRules, mask
 from dryapi_async.protocol.wire import WireCall
 from dryapi_async.version import __version__
 
@@ -51,32 +50,6 @@ class Broken:
     phase: str
     cause: str
     error: TransportError
-
-
-class PrivateAddressError(OSError):
-    """A result host's name leads into a private network."""
-
-
-class GuardedResolver(AbstractResolver):
-    """Looks names up, and refuses private addresses for hosts that nobody vouched for: a result link mustn't reach into this network."""
-
-    def __init__(self, inner: AbstractResolver, rules: LinkRules, known: frozenset[str]) -> None:
-        self._inner = inner
-        self._rules = rules
-        self._known = known
-
-    async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
-        """Look a name up."""
-        found = await self._inner.resolve(host, port, family)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  passed on as given
-        if host.lower() not in self._known and not self._rules.trusts(host):
-            for one in found:
-                if is_private(one["host"]):
-                    raise PrivateAddressError(f"{host} is at the private address {one['host']}")
-        return found
-
-    async def close(self) -> None:
-        """Close the inner resolver."""
-        await self._inner.close()
 
 
 class Gate:
@@ -129,8 +102,10 @@ class Http:
         limit = settings.pool_size if given is None else given.limit or settings.pool_size
         if limit < settings.max_in_flight:
             raise ConfigurationError(f"The connector's limit of {limit} is below max_in_flight={settings.max_in_flight}: raise it.")
-        # A user's own connector has a resolver that nobody guards: names are looked up once more beside it.
-        self._guard = None if given is None else GuardedResolver(aiohttp.ThreadedResolver(), self._rules, self._known_hosts())
+        self._guard = AddressGuard(self._rules, self._known_hosts())
+        # A user's own connector has a resolver that nobody guards: it is asked once more beside it.
+        asked = None if given is None else resolver_of(given)
+        self._beside = None if asked is None else GuardedResolver(asked, self._guard)
         self.session: aiohttp.ClientSession = self._open_session(given, [] if session is None else session.trace_configs)
         self._reading: set[aiohttp.ClientResponse] = set()
         self.gate: Gate = Gate(limit, settings.timeouts.pool)
@@ -151,11 +126,16 @@ class Http:
         connector = given or aiohttp.TCPConnector(
             limit=self._settings.pool_size,
             keepalive_timeout=self._settings.timeouts.keepalive,
-            resolver=GuardedResolver(aiohttp.DefaultResolver(), self._rules, self._known_hosts()),
+            resolver=GuardedResolver(aiohttp.DefaultResolver(), self._guard),
         )
         # Cookies, .netrc and proxies of the environment stay out of the session: nothing may add credentials to a request to storage.
         session = aiohttp.ClientSession(
-            connector=connector, connector_owner=given is None, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, trace_configs=traces
+            connector=connector,
+            connector_owner=given is None,
+            request_class=self._guard.request_class(),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            trace_configs=traces,
         )
         # Else aiohttp repeats every GET on a lost connection by itself: prompts/samples would be billed twice, failed reads count double.
         session._retry_connection = False  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  no public switch; a test proves it
@@ -177,12 +157,20 @@ class Http:
         return proxies.get(url.scheme) or proxies.get("all")
 
     async def send(self, call: WireCall, body: Body | None = None, *, seconds_left: float | None = None) -> Answer | Broken:
-        """Send one request to the API and read the whole answer. Cancellation passes through; every other end is returned."""
+        """Send one request to the API and read the whole answer. Cancellation passes through; every other end of it is returned.
+
+        Raises:
+            PoolTimeoutError: No connection came free in time; nothing was sent.
+        """
+        began = False
         try:
-            async with self.gate:
-                return await self._send(call, body, seconds_left)
-        except PoolTimeoutError as error:
-            return Broken(sent=False, phase="connecting", cause="no free connection", error=error)
+            async with asyncio.timeout(seconds_left), self.gate:
+                began = True
+                return await self._send(call, body)
+        except PoolTimeoutError:
+            raise
+        except TimeoutError as error:
+            return self._break(call, body, None, error, began=began)
 
     def check_open(self) -> None:
         """Refuse to go on once the client is closed.
@@ -193,26 +181,27 @@ class Http:
         if self.session.closed:
             raise ClientClosedError("The client was closed before this was done. Jobs go on at the service; their tickets stay good.")
 
-    async def _send(self, call: WireCall, body: Body | None, seconds_left: float | None) -> Answer | Broken:
+    async def _send(self, call: WireCall, body: Body | None) -> Answer | Broken:
         self.check_open()
         status: int | None = None
         headers: Mapping[str, str] = {}
         try:
-            async with asyncio.timeout(seconds_left):
-                async with self.session.request(
-                    call.method,
-                    self._url(call),
-                    data=body,
-                    headers=self._headers,
-                    timeout=self._timeout,
-                    allow_redirects=False,
-                    ssl=self._ssl,
-                    proxy=self._proxy_for(self._url(call)),
-                ) as response:
-                    status, headers = response.status, _lower(response.headers)
-                    with self.reading(response):
-                        return Answer(status=status, headers=headers, content=await _read_whole(response))
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            async with self.session.request(
+                call.method,
+                self._url(call),
+                data=body,
+                headers=self._headers,
+                timeout=self._timeout,
+                allow_redirects=False,
+                ssl=self._ssl,
+                proxy=self._proxy_for(self._url(call)),
+                expect100=self._settings.expect100 and body is not None,
+                trace_request_ctx=body,
+            ) as response:
+                status, headers = response.status, _lower(response.headers)
+                with self.reading(response):
+                    return Answer(status=status, headers=headers, content=await _read_whole(response))
+        except Exception as error:  # noqa: BLE001  a given session's traces and connector may raise anything, also after a payment
             if status is not None and status >= 400:  # noqa: PLR2004  a refusal is decided by its status; its words may be lost
                 return Answer(status=status, headers=headers, content=b"")
             return self._break(call, body, status, error)
@@ -221,14 +210,20 @@ class Http:
         url = URL(self._settings.base_url + call.path, encoded=True)
         return url.with_query(call.query) if call.query else url
 
-    def _break(self, call: WireCall, body: Body | None, status: int | None, error: Exception) -> Broken:
+    def _break(self, call: WireCall, body: Body | None, status: int | None, error: Exception, *, began: bool = True) -> Broken:
         """Read what an exception says: whether anything was sent, where it broke, and the error it is for a reading."""
-        sent = body.sent if body is not None else not isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+        unsent = not began or isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+        sent = body.sent if body is not None else not unsent
         phase = "reading" if status is not None else _phase(body) if sent else "connecting"
         cause = mask(f"{type(error).__name__}: {error}".rstrip(": "))
         if body is not None and body.error is not None:
             cause = str(body.error)
         where = urlsplit(self._settings.base_url).netloc
+        if not began:
+            text = (
+                f"{call.name}: no connection came free within the time given; nothing was sent. Raise pool_size, or give a longer timeout."
+            )
+            return Broken(sent=False, phase=phase, cause="no free connection", error=RequestTimeoutError(text))
         if not sent:
             text = f"{call.name}: no connection to {where} ({cause}), nothing was sent. Check base_url and the network, then try again."
             return Broken(sent=False, phase=phase, cause=cause, error=ConnectError(text))
@@ -246,16 +241,25 @@ class Http:
         return self._settings.retry
 
     async def fetch(self, url: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
-        """Ask any host for a file: without the key, without following redirects. The caller holds the gate, and releases the answer.
+        """Ask any host for a file: without the key, without following redirects, its body as it comes (even compressed).
+
+        The caller holds the gate, and releases the answer.
 
         Raises:
-            PrivateAddressError: The host's name leads into a private network (or a ClientConnectorError because of it).
+            PrivateAddressError: The host's name leads into a private network.
         """
-        if self._guard is not None and url.host and self._proxy_for(url) is None:
-            with suppress(socket.gaierror):  # the connector finds that, too, and says it in its own words
-                await self._guard.resolve(url.host, url.port or 0)
+        if self._beside is not None and url.host and self._proxy_for(url) is None:
+            with suppress(OSError):  # the connector finds that, too, and says it in its own words
+                await self._beside.resolve(url.host, url.port or 0)
+            self.check_open()
         return await self.session.get(
-            url, headers=headers, timeout=self._timeout, allow_redirects=False, ssl=self._ssl, proxy=self._proxy_for(url)
+            url,
+            headers=headers,
+            timeout=self._timeout,
+            allow_redirects=False,
+            auto_decompress=False,
+            ssl=self._ssl,
+            proxy=self._proxy_for(url),
         )
 
     @contextmanager

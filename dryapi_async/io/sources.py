@@ -1,19 +1,29 @@
-"""Files to upload, as threads see them: opened, looked at, read at a position, closed. Every method here blocks."""
+"""Files to upload, as threads see them: opened, looked at, read at a position, closed. Every method that isn't told otherwise may block."""
 
 import io
 import os
 import stat
 import threading
-from collections.abc import AsyncIterable
-from typing import IO, Any
+from collections.abc import AsyncIterable, AsyncIterator, Generator
+from contextlib import contextmanager, suppress
+from hashlib import blake2b
+from inspect import iscoroutine
+from typing import Any, Final
 
 from attrs import frozen
 
 from dryapi_async.errors import SourceChangedError, SourceError, SourceNotReplayableError
+from dryapi_async.io.streams import SharedStream, share
+from dryapi_async.io.threads import OwnThread
 from dryapi_async.protocol.files import File, Source, describe, is_bytes
 from dryapi_async.protocol.media import SNIFF_BYTES
 
 Stamp = tuple[int, int, int, int]
+Known = tuple[int, bytes]
+"""The digest of the first so many bytes."""
+
+DIGEST_BYTES: Final = 16
+STRIDE_BYTES: Final = 1024 * 1024
 
 
 @frozen(kw_only=True)
@@ -27,30 +37,75 @@ class Looked:
     """Its first bytes; empty where they can't be read twice."""
 
 
-class Reader:
-    """One source of one attempt. Any thread may call it: a close waits for the read that is out, and an open after it opens nothing."""
+@frozen(kw_only=True)
+class Before:
+    """What the attempt before found: the next one sends the same or refuses."""
 
-    def __init__(self, source: Source, *, start: int | None = None, stamp: Stamp | None = None) -> None:
-        """Take a source; ``start`` and ``stamp`` are where and what it was in an attempt before."""
+    start: int
+    size: int
+    stamp: Stamp | None
+    known: Known | None
+    fixed: memoryview | None
+
+
+class Tally:
+    """The digest of what was read so far, held against what is known already. For what has no stamp that would tell of a change."""
+
+    def __init__(self, known: Known | None) -> None:
+        self._known = known
+        self._count = 0
+        self._hash = blake2b(digest_size=DIGEST_BYTES)
+        self.known: Known | None = known
+
+    def add(self, piece: bytes) -> bool:
+        """Add the next piece; False where it isn't what it was."""
+        view, same = memoryview(piece), True
+        if self._known is not None and self._count < self._known[0] <= self._count + len(piece):
+            left = self._known[0] - self._count
+            self._add(view[:left])
+            same, view = self._hash.digest() == self._known[1], view[left:]
+        self._add(view)
+        if self.known is None or self._count > self.known[0]:
+            self.known = self._count, self._hash.digest()
+        return same
+
+    def _add(self, view: memoryview) -> None:
+        self._hash.update(view)
+        self._count += len(view)
+
+
+class Reader:
+    """One source of one attempt. Any thread may call it: a close waits for nothing, the read that is out closes behind itself."""
+
+    def __init__(self, source: Source, *, before: Before | None = None) -> None:
+        """Take a source; ``before`` is what an attempt before found."""
         file = source if isinstance(source, File) else File(source)
         self.file: File = file
         self.label: str = describe(source)
+        self.one_shot: bool = self.pieces is not None
+        """Whether it can be read only once; of a file object it is known once it is open."""
+        self.thread: OwnThread | None = None if self.pieces is not None or _is_ours(file.source) else OwnThread()
+        """Where its methods are called, if not in any thread: what a user's own object does may hang for ever."""
+        self.busy: bool = False
+        """Whether one of its methods is at work now."""
         self._lock = threading.Lock()
         self._closed = False
         self._fd: int | None = None
-        self._owned = False
+        self._memory: memoryview | None = None
+        self._fixed: memoryview | None = None
+        self._shared: SharedStream | None = None
+        self._tally: Tally | None = None
         self._start = 0
         self._size = 0
         self._stamp: Stamp | None = None
-        self._memory: memoryview | None = None
-        self._stream: IO[bytes] | None = None
         self._spent = False
-        self._start_before = start
-        self._stamp_before = stamp
+        self._before = before
 
     def renew(self) -> "Reader":
         """Make a reader for the next attempt: it reads the same bytes from the same place, or refuses."""
-        return Reader(self.file, start=self._start, stamp=self._stamp)
+        known = None if self._tally is None else self._tally.known
+        before = Before(start=self._start, size=self._size, stamp=self._stamp, known=known, fixed=self._fixed)
+        return Reader(self.file, before=before)
 
     @property
     def pieces(self) -> AsyncIterable[bytes] | None:
@@ -59,13 +114,50 @@ class Reader:
         return inner if isinstance(inner, AsyncIterable) and not hasattr(inner, "fileno") else None
 
     def spend(self) -> None:
-        """Note that a one-shot source is read now, or refuse where it was read before."""
+        """Note that a one-shot source is read now, or refuse where it was read before. Doesn't block.
+
+        Raises:
+            SourceNotReplayableError: A first attempt has read it, or another call reads it now.
+        """
         if self._spent:
             raise SourceNotReplayableError(
                 f"{self.label} can be read only once, and a first attempt has read it: make a new call with a fresh source.",
                 source=self.label,
             )
+        if self._shared is None and isinstance(self.file.source, AsyncIterator):
+            self._shared = share(self.file.source)
+        if self._shared is not None and not self._shared.take(self):
+            raise SourceNotReplayableError(
+                f"{self.label} can be read only once, and another call reads it now: give each call a source of its own.",
+                source=self.label,
+            )
         self._spent = True
+
+    def give_back(self) -> None:
+        """Note that all that was announced was read: another call may read on from there. Doesn't block."""
+        if self._shared is not None:
+            self._shared.give_back(self)
+
+    @contextmanager
+    def _held(self, doing: str) -> Generator[None, None, None]:
+        """Keep others out, and say what a user's object raises in this library's words."""
+        try:
+            with self._lock:
+                self.busy = True
+                if self._closed:
+                    raise SourceError(f"{self.label} was closed before it could be {doing}.", source=self.label)
+                yield
+        except SourceError:
+            raise
+        except OSError as error:
+            raise SourceError(f"{self.label} can't be {doing}: {error.strerror or error}. Check it.", source=self.label) from error
+        except Exception as error:
+            # A user's own object may raise anything.
+            raise SourceError(f"{self.label} can't be {doing}: {type(error).__name__}: {error}. Mend it.", source=self.label) from error
+        finally:
+            self.busy = False
+            if self._closed:
+                self._sweep()
 
     def open(self) -> Looked:
         """Open the source and look at it.
@@ -73,42 +165,71 @@ class Reader:
         Raises:
             SourceError: It is gone, unreadable, a directory, no plain file, not binary, or empty.
         """
-        with self._lock:
-            if self._closed:
-                raise SourceError(f"{self.label} was closed before it was opened.", source=self.label)
-            try:
+        try:
+            with self._held("read"):
                 looked = self._open()
-            except OSError as error:
-                self._release()
-                raise SourceError(f"{self.label} can't be read: {error.strerror or error}. Check the path.", source=self.label) from error
-            except SourceError:
-                self._release()
-                raise
-        if looked.size == 0:
+                self._settle(looked.size)
+        except SourceError:
             self.close()
-            raise SourceError(f"{self.label} is empty: the service takes no empty file.", source=self.label)
+            raise
         return looked
 
     def _open(self) -> Looked:
         inner: Any = self.file.source
+        if self._before is not None and self._before.fixed is not None:
+            return self._open_fixed(self._before.fixed)
         if is_bytes(inner):
-            view = memoryview(inner)
-            return self._open_memory(view.cast("B") if view.c_contiguous else memoryview(view.tobytes()))
+            return self._open_memory(memoryview(inner))
         if isinstance(inner, str | os.PathLike):
-            return self._open_path(os.fspath(inner))
+            return self._open_path(os.fsdecode(inner))
         if self.pieces is not None:
-            self._size = self.file.size or 0
-            return Looked(name="", size=self._size, head=b"")
-        return self._open_stream(inner)
+            return Looked(name="", size=self.file.size or 0, head=b"")
+        if isinstance(inner, io.TextIOBase):
+            raise SourceError(f"{self.label} is open as text: open it with mode 'rb'.", source=self.label)
+        if getattr(inner, "closed", False):
+            raise SourceError(f"{self.label} is closed: open it again, or give its path.", source=self.label)
+        if isinstance(inner, io.BytesIO):
+            # A snapshot that costs nothing: a write to the stream copies first.
+            self._start = inner.tell()
+            return self._open_fixed(memoryview(inner.getvalue())[self._start :])
+        return self._open_stream(inner, os.path.basename(_name_of(inner)))  # noqa: PTH119  a text in, a text out
 
-    def _open_memory(self, memory: memoryview) -> Looked:
-        self._memory, self._size = memory, memory.nbytes
-        self._check_size()
-        return Looked(name="", size=self._size, head=bytes(memory[:SNIFF_BYTES]))
+    def _settle(self, size: int) -> None:
+        """Hold a size to what was said and seen of it before."""
+        self._size = size
+        if self._before is not None and self._before.size != size:
+            raise self._changed_since()
+        if self.file.size is not None and self.file.size != size:
+            raise SourceError(f"{self.label} has {size} bytes, not the {self.file.size} that File(size=) says.", source=self.label)
+        if size == 0:
+            why = f"stands at its end, {self._start}: seek(0) first" if self._start else "is empty: the service takes no empty file"
+            raise SourceError(f"{self.label} {why}.", source=self.label)
+
+    def _changed_since(self) -> SourceChangedError:
+        return SourceChangedError(f"{self.label} changed since the first attempt: make a new call once it is at rest.", source=self.label)
+
+    def _open_fixed(self, memory: memoryview) -> Looked:
+        """Open memory that nobody can change: each attempt sends this."""
+        self._fixed = self._memory = memory
+        return Looked(name=os.path.basename(_name_of(self.file.source)), size=memory.nbytes, head=bytes(memory[:SNIFF_BYTES]))  # noqa: PTH119  a text
+
+    def _open_memory(self, view: memoryview) -> Looked:
+        if not view.c_contiguous:
+            return self._open_fixed(memoryview(view.tobytes()))
+        view = view.cast("B")
+        if isinstance(view.obj, bytes):
+            return self._open_fixed(view)
+        self._memory, known = view, (view.nbytes, _digest(view))
+        if self._before is not None and self._before.known != known:
+            raise self._changed_since()
+        self._tally = Tally(known)
+        return Looked(name="", size=view.nbytes, head=bytes(view[:SNIFF_BYTES]))
 
     def _open_path(self, path: str) -> Looked:
+        if "\0" in path:
+            raise SourceError(f"{path!r} has a NUL character, which no path can have: check how it was made.", source=path)
         self._check_kind(os.stat(path))  # noqa: PTH116  before open: opening a pipe would wait for its writer
-        self._fd, self._owned = os.open(path, os.O_RDONLY | os.O_CLOEXEC), True
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         return self._look(os.path.basename(path))  # noqa: PTH119  a text in, a text out
 
     def _check_kind(self, found: os.stat_result) -> None:
@@ -123,94 +244,111 @@ class Reader:
         found = os.fstat(self._fd)
         self._check_kind(found)
         self._stamp = _stamp(found)
-        if self._stamp_before not in {None, self._stamp}:
-            raise SourceChangedError(
-                f"{self.label} changed since the first attempt: make a new call once it is at rest.", source=self.label
-            )
-        self._size = max(found.st_size - self._start, 0)
-        self._check_size()
-        return Looked(name=name, size=self._size, head=os.pread(self._fd, SNIFF_BYTES, self._start))
+        if self._before is not None and self._before.stamp != self._stamp:
+            raise self._changed_since()
+        return Looked(name=name, size=max(found.st_size - self._start, 0), head=os.pread(self._fd, SNIFF_BYTES, self._start))
 
-    def _check_size(self) -> None:
-        if self.file.size is not None and self.file.size != self._size:
-            raise SourceError(f"{self.label} has {self._size} bytes, not the {self.file.size} that File(size=) says.", source=self.label)
-
-    def _open_stream(self, stream: Any) -> Looked:
-        if isinstance(stream, io.TextIOBase):
-            raise SourceError(f"{self.label} is open as text: open it with mode 'rb'.", source=self.label)
-        if getattr(stream, "closed", False):
-            raise SourceError(f"{self.label} is closed: open it again, or give its path.", source=self.label)
-        name = stream.name if isinstance(getattr(stream, "name", None), str) else ""
-        if isinstance(stream, io.BytesIO):
-            return self._open_memory(memoryview(stream.getvalue())[stream.tell() :])
+    def _open_stream(self, stream: Any, name: str) -> Looked:
         if not (hasattr(stream, "seekable") and stream.seekable()):
             return self._open_once(stream, name)
-        # An attempt leaves its own position behind.
-        self._start = stream.tell() if self._start_before is None else self._start_before
+        start = None if self._before is None else self._before.start
         if _is_plain(stream):
-            self._fd, self._owned = os.dup(stream.fileno()), True
-            return self._look(os.path.basename(name))  # noqa: PTH119  a text in, a text out
-        self._stream = stream
-        self._size = stream.seek(0, os.SEEK_END) - self._start
-        stream.seek(self._start)
-        self._check_size()
-        head = bytes(self._read(0, SNIFF_BYTES))
-        stream.seek(self._start)
-        return Looked(name=os.path.basename(name), size=self._size, head=head)  # noqa: PTH119  the same
+            if stream.writable():
+                stream.flush()
+            self._start = stream.tell() if start is None else start
+            self._fd = os.dup(stream.fileno())
+            return self._look(name)
+        self._shared = share(stream)
+        self._tally = Tally(None if self._before is None else self._before.known)
+        self._start, size, head = self._shared.look(start, SNIFF_BYTES)
+        return Looked(name=name, size=max(size, 0), head=self._check_piece(head)[:SNIFF_BYTES])
 
-    def _open_once(self, stream: IO[bytes], name: str) -> Looked:
+    def _open_once(self, stream: Any, name: str) -> Looked:
         if self.file.size is None:
             raise SourceError(f"{self.label} doesn't tell its size: give File(..., size=<bytes>), a path, or bytes.", source=self.label)
-        self._stream, self._size = stream, self.file.size
-        return Looked(name=os.path.basename(name), size=self._size, head=b"")  # noqa: PTH119  a text in, a text out
-
-    @property
-    def one_shot(self) -> bool:
-        """Whether it can be read only once."""
-        return self.pieces is not None or (self._stream is not None and not self._stream.seekable())
+        self.one_shot = True
+        # A second attempt opens the same reader again.
+        self._shared = self._shared or share(stream)
+        return Looked(name=name, size=self.file.size, head=b"")
 
     def read(self, position: int, most: int) -> bytes | memoryview:
-        """Read up to ``most`` bytes at ``position``; with the last ones, make sure that the file is still the same.
+        """Read up to ``most`` bytes at ``position``; with the last ones, make sure that the source is still the same.
 
         Raises:
             SourceChangedError: It ended early, or changed since it was opened.
             SourceError: It can't be read on.
         """
-        with self._lock:
-            most = min(most, self._size - position)
-            try:
-                piece = self._read(position, most)
-                changed = position + len(piece) >= self._size and self._fd is not None and _stamp(os.fstat(self._fd)) != self._stamp
-            except OSError as error:
-                raise SourceError(f"{self.label} can't be read on: {error.strerror or error}.", source=self.label) from error
-        if changed or not piece:
+        with self._held("read on"):
+            piece = self._read(position, min(most, self._size - position))
+            end = position + len(piece)
+            changed = not piece or end > self._size or (self._tally is not None and not self._tally.add(bytes(piece)))
+            if end >= self._size:
+                changed = changed or (self._fd is not None and _stamp(os.fstat(self._fd)) != self._stamp)
+                self._finish()
+        if changed:
             raise source_changed(self.label, self._size)
         return piece
 
     def _read(self, position: int, most: int) -> bytes | memoryview:
         if self._memory is not None:
-            return self._memory[position : position + most]
+            piece = self._memory[position : position + most]
+            # What can change is copied, so that what was looked at is what is sent.
+            return piece if self._fixed is not None else bytes(piece)
         if self._fd is not None:
             return os.pread(self._fd, most, self._start + position)
-        if self._stream is None:
-            raise SourceError(f"{self.label} was closed while it was read.", source=self.label)
-        if not self.one_shot:
-            self._stream.seek(self._start + position)
-        piece = self._stream.read(most)
-        if not isinstance(piece, bytes | bytearray | memoryview):  # pyright: ignore[reportUnnecessaryIsInstance]  untyped callers
-            raise SourceError(f"{self.label} gives {type(piece).__name__}, not bytes: open it with mode 'rb'.", source=self.label)
-        return piece
+        assert self._shared is not None  # noqa: S101  for the type checker
+        if self.one_shot:
+            return self._check_piece(self._shared.read_on(most))
+        return self._check_piece(self._shared.read(self, self._start + position, most))
+
+    def _check_piece(self, piece: object) -> bytes:
+        return check_piece(self.label, piece, "open it with mode 'rb', so that it blocks until there is something")
+
+    def _finish(self) -> None:
+        """Leave a user's file object as it was found, before its last bytes are sent: once the call is over it is the user's again."""
+        if self._shared is None:
+            return
+        if self.one_shot:
+            self._shared.give_back(self)
+        else:
+            self._shared.rest(self)
 
     def close(self) -> None:
-        """Let go of what was opened here; a user's own file stays open."""
-        with self._lock:
-            self._closed = True
-            self._release()
+        """Let go of what was opened here, at once or when the method that is at work ends; a user's own file stays open."""
+        self._closed = True
+        self._sweep()
+
+    def _sweep(self) -> None:
+        if self._lock.acquire(blocking=False):
+            try:
+                self._release()
+            finally:
+                self._lock.release()
 
     def _release(self) -> None:
-        if self._fd is not None and self._owned:
-            os.close(self._fd)
-        self._fd = self._memory = self._stream = None
+        fd, self._fd = self._fd, None
+        shared, self._shared = self._shared, None
+        self._memory = None
+        if fd is not None:
+            with suppress(OSError):
+                os.close(fd)
+        if shared is not None:
+            shared.leave(self)
+
+
+def check_piece(label: str, piece: object, hint: str) -> bytes:
+    """Take a piece of a source for bytes, copied where its owner could change it before it is sent.
+
+    Raises:
+        SourceError: It is something else, and ``hint`` says what to do.
+    """
+    if isinstance(piece, bytes):
+        return piece
+    if is_bytes(piece):
+        return bytes(piece)
+    if iscoroutine(piece):
+        piece.close()
+    raise SourceError(f"{label} gives {type(piece).__name__}, not bytes: {hint}.", source=label)
 
 
 def source_changed(label: str, size: int) -> SourceChangedError:
@@ -222,15 +360,29 @@ def source_changed(label: str, size: int) -> SourceChangedError:
     )
 
 
+def _digest(view: memoryview) -> bytes:
+    # In strides: a hash over all at once can't be left when the program ends.
+    total = blake2b(digest_size=DIGEST_BYTES)
+    for start in range(0, view.nbytes, STRIDE_BYTES):
+        total.update(view[start : start + STRIDE_BYTES])
+    return total.digest()
+
+
 def _stamp(found: os.stat_result) -> Stamp:
     return found.st_size, found.st_mtime_ns, found.st_ino, found.st_dev
 
 
-def _is_plain(stream: object) -> bool:
-    """Say whether a file object stands on a plain file, so that it can be read without moving its position."""
-    if not isinstance(stream, io.BufferedReader | io.BufferedRandom | io.FileIO):
-        return False
-    try:
-        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
-    except (OSError, ValueError):
-        return False
+def _name_of(source: object) -> str:
+    name = getattr(source, "name", None)
+    return name if isinstance(name, str) else ""
+
+
+def _is_ours(source: object) -> bool:
+    """Say whether a source is one whose reading is this library's own code: a path or memory."""
+    return isinstance(source, str | os.PathLike | io.BytesIO) or is_bytes(source)
+
+
+def _is_plain(stream: Any) -> bool:
+    """Say whether a file object stands on a plain file and adds nothing to it, so that it can be read without moving its position."""
+    raw = stream.raw if type(stream) in {io.BufferedReader, io.BufferedRandom} else stream
+    return type(raw) is io.FileIO and stat.S_ISREG(os.fstat(stream.fileno()).st_mode)

@@ -87,9 +87,18 @@ class FormBody(Body):
     """A form with files, streamed from where they are: one piece in memory at a time."""
 
     def __init__(
-        self, layout: Layout, readers: Sequence[Reader], threads: FileThreads, *, idle: float | None, progress: Progress | None
+        self,
+        layout: Layout,
+        files: Sequence[SizedFile],
+        readers: Sequence[Reader],
+        threads: FileThreads,
+        *,
+        idle: float | None,
+        progress: Progress | None,
     ) -> None:
         super().__init__(layout.content_type, layout.length, idle=idle)
+        self.files: tuple[SizedFile, ...] = tuple(files)
+        """What the form says of its files, in their order."""
         self._layout = layout
         self._readers = readers
         self._threads = threads
@@ -160,7 +169,19 @@ class Upload:
             else:
                 reader = next(readers)
                 sized.append(size_up(part, reader, await self._threads.start(reader.open)))
-        return FormBody(lay_out(sized, boundary), self._readers, self._threads, idle=idle, progress=progress)
+        files = [part for part in sized if isinstance(part, SizedFile)]
+        return FormBody(lay_out(sized, boundary), files, self._readers, self._threads, idle=idle, progress=progress)
+
+    async def look(self) -> None:
+        """Open the files, look at them, and close them again: what can't be sent is told before a long wait for its turn.
+
+        Raises:
+            SourceError: As `open` does.
+        """
+        await self.open("look", idle=None)
+        for reader in self._readers:
+            if not reader.one_shot:
+                self._threads.begin(reader.close)
 
     def _renew(self, reader: Reader) -> Reader:
         """Make a reader for the next attempt; a one-shot source keeps its own, which knows whether it was read."""
@@ -193,7 +214,8 @@ def size_up(part: FilePart, reader: Reader, looked: Looked) -> SizedFile:
     content_type = content_type or OCTETS
     if found is not None and reader.file.content_type is None and not _fits(part.kind, content_type):
         raise SourceError(f"{reader.label} is {content_type}, but {part.name} takes {part.kind}.", source=reader.label)
-    return SizedFile(name=part.name, filename=match_name(name or part.kind, content_type), content_type=content_type, size=looked.size)
+    filename = match_name(name or part.kind, content_type)
+    return SizedFile(name=part.name, filename=filename, content_type=content_type, size=looked.size, head=looked.head)
 
 
 def _fits(kind: str, content_type: str) -> bool:

@@ -3,13 +3,13 @@
 import json
 from collections.abc import AsyncIterator, Mapping
 from importlib import import_module
-from os import PathLike
+from os import PathLike, fsencode, fspath
 from pathlib import Path, PurePath
 from typing import Any, ClassVar, Protocol, Self
 
 from attrs import field, frozen
 
-from dryapi_async.errors import ResponseError
+from dryapi_async.errors import InputError, ResponseError
 from dryapi_async.protocol.links import Link
 from dryapi_async.protocol.media import ending_of
 from dryapi_async.protocol.status import Update, excerpt
@@ -19,15 +19,15 @@ from dryapi_async.protocol.untyped import is_list
 class Door(Protocol):
     """How results are fetched, renewed and saved. A client hands it in."""
 
-    def open(self, link: Link) -> AsyncIterator[bytes]:
-        """Stream a file."""
+    def open(self, link: Link, *, max_bytes: int | None = None) -> AsyncIterator[bytes]:
+        """Stream a file; a longer one than ``max_bytes`` is refused."""
         ...
 
-    async def save(self, link: Link, target: Path, *, ending: str = "") -> Path:
+    async def save(self, link: Link, target: Path, *, ending: str = "", max_bytes: int | None = None) -> Path:
         """Save a file whole or not at all; a directory as target takes the id and the type's ending."""
         ...
 
-    async def write(self, request_id: str, text: str, target: Path, *, ending: str) -> Path:
+    async def write(self, request_id: str, text: str, target: Path, *, ending: str, max_bytes: int | None = None) -> Path:
         """Save a text whole or not at all."""
         ...
 
@@ -53,7 +53,13 @@ class Result(Protocol):
         """Make the result of a job that is done."""
         ...
 
-    async def save(self, path: str | PathLike[str], format: str | None = None) -> Path:  # noqa: A002  the service's word
+    async def save(
+        self,
+        path: str | PathLike[str],
+        format: str | None = None,  # noqa: A002  the service's word
+        *,
+        max_bytes: int | None = None,
+    ) -> Path:
         """Write the result to disk, whole or not at all."""
         ...
 
@@ -76,38 +82,47 @@ class MediaResult:
         """Make the result of a job that is done; a missing link is asked for when it is used."""
         return cls(request_id=request_id, url=update.url, alternatives=update.alternatives, door=door)
 
-    async def read(self, format: str | None = None) -> bytes:  # noqa: A002  the service's word
+    async def read(self, format: str | None = None, *, max_bytes: int | None = None) -> bytes:  # noqa: A002  the service's word
         """Fetch the whole file into memory (files may have 100 MB: `stream` or `save` keep memory flat).
 
         Raises:
-            DownloadError: It couldn't be fetched whole, or there is no such format.
+            DownloadError: It couldn't be fetched whole, is longer than ``max_bytes``, or there is no such format.
         """
-        return b"".join([piece async for piece in self.stream(format)])
+        return b"".join([piece async for piece in self.stream(format, max_bytes=max_bytes)])
 
-    def stream(self, format: str | None = None) -> AsyncIterator[bytes]:  # noqa: A002  the service's word
+    def stream(self, format: str | None = None, *, max_bytes: int | None = None) -> AsyncIterator[bytes]:  # noqa: A002  the service's word
         """Stream the file in pieces, its length checked at the end.
 
         Raises:
-            DownloadError: It couldn't be fetched whole, or there is no such format.
+            DownloadError: It couldn't be fetched whole, is longer than ``max_bytes``, or there is no such format.
         """
-        return self._door.open(self._link(format))
+        return self._door.open(self._link(format), max_bytes=check_max_bytes(max_bytes))
 
-    async def save(self, path: str | PathLike[str], format: str | None = None) -> Path:  # noqa: A002  the service's word
+    async def save(
+        self,
+        path: str | PathLike[str],
+        format: str | None = None,  # noqa: A002  the service's word
+        *,
+        max_bytes: int | None = None,
+    ) -> Path:
         """Write the file to disk, whole or not at all, and give its path.
 
         Args:
             path: The file to write; its folder must exist. A directory takes the job's id and the type's ending.
             format: ``jpg`` or ``webp``; without it the path's suffix tells, else it is the file that the service made.
+            max_bytes: Refuse a longer file: before it is fetched where its length is told, else in the middle. Nothing stays on disk.
 
         Raises:
-            DownloadError: It couldn't be fetched whole, or there is no such format.
+            DownloadError: It couldn't be fetched whole, is too long, or there is no such format.
+            InputError: ``path`` or ``max_bytes`` is no such thing.
             OSError: The path can't be written.
         """
-        target = Path(path)
-        return await self._door.save(self._link(format or self._format_of(target)), target, ending=self.default_ending)
+        target = check_path(path)
+        link = self._link(format or self._format_of(target))
+        return await self._door.save(link, target, ending=self.default_ending, max_bytes=check_max_bytes(max_bytes))
 
     def _link(self, format: str | None) -> Link:  # noqa: A002  the service's word
-        format = None if format is None else _FORMATS.get(format.lower().lstrip("."), format.lower().lstrip("."))  # noqa: A001  the same
+        format = None if format is None else _read_format(format)  # noqa: A001  the same
         if format is not None and format not in self.alternatives and self.url is not None and _path_ending(self.url) == format:
             format = None  # noqa: A001  the service made that format itself
         return Link(request_id=self.request_id, format=format, url=self.url if format is None else self.alternatives.get(format))
@@ -121,6 +136,66 @@ class MediaResult:
 
 _FORMATS: dict[str, str] = {"jpeg": "jpg", "jpe": "jpg"}
 _ALTERNATIVES = frozenset({"jpg", "webp"})
+"""The keys that ``results_alt_formats`` has by the service's document."""
+_MADE = frozenset({"png", "mp4", "mp3", "wav", "flac", "ogg", "txt", "json"})
+"""What the service makes itself, and how results call their own files: asked for by name, that is the file as it was made."""
+
+
+def check_format(format: object) -> None:  # noqa: A002  the service's word
+    """Refuse a format that no result of the service has: a slip is told before anything is paid for.
+
+    Raises:
+        InputError: It is none.
+    """
+    if format is not None and _read_format(format) not in _ALTERNATIVES | _MADE:
+        raise InputError(f"format must be 'jpg', 'webp', or None for the file as the service made it, not {format!r}.")
+
+
+def _read_format(given: object) -> str:
+    """Read a format as people write it: in any case, with or without a dot, jpeg for jpg.
+
+    Raises:
+        InputError: It is no text.
+    """
+    if not isinstance(given, str):
+        raise InputError(f"format must be 'jpg', 'webp', or None for the file as the service made it, not {given!r}.")
+    name = given.lower().lstrip(".")
+    return _FORMATS.get(name, name)
+
+
+def check_path(path: object) -> Path:
+    """Read the path to save to.
+
+    Raises:
+        InputError: It is none: not str or PathLike, empty, or what no file system takes.
+    """
+    try:
+        text: object = fspath(path)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownVariableType]  it says what isn't one
+    except TypeError:
+        text = None
+    if not isinstance(text, str):
+        raise InputError(f"The path to save to must be a str or PathLike of str, not {type(path).__name__}.")
+    if not text or "\0" in text or not _can_be_path(text):
+        raise InputError(f"The path to save to must be a str or PathLike that can be a path, such as 'fox.png' or a folder, not {text!r}.")
+    return Path(text)
+
+
+def _can_be_path(text: str) -> bool:
+    try:
+        return bool(fsencode(text))
+    except UnicodeEncodeError:
+        return False
+
+
+def check_max_bytes(max_bytes: object) -> int | None:
+    """Read the longest file that is wanted.
+
+    Raises:
+        InputError: It is no number of bytes.
+    """
+    if max_bytes is None or (isinstance(max_bytes, int) and not isinstance(max_bytes, bool) and max_bytes > 0):
+        return max_bytes
+    raise InputError(f"max_bytes must be a whole number from 1, or None for no limit, not {max_bytes!r}.")
 
 
 def _path_ending(url: str) -> str:
@@ -166,9 +241,16 @@ class TextResult:
     def __str__(self) -> str:
         return self.text
 
-    async def save(self, path: str | PathLike[str], format: str | None = None) -> Path:  # noqa: A002, ARG002  as every result's
+    async def save(
+        self,
+        path: str | PathLike[str],
+        format: str | None = None,  # noqa: A002, ARG002  the service's word
+        *,
+        max_bytes: int | None = None,
+    ) -> Path:
         """Write the text to disk as UTF-8, whole or not at all, and give its path; a directory takes the job's id and ``.txt``."""
-        return await self._door.write(self.request_id, self.text, Path(path), ending=".txt")
+        target, most = check_path(path), check_max_bytes(max_bytes)
+        return await self._door.write(self.request_id, self.text, target, ending=".txt", max_bytes=most)
 
 
 @frozen(kw_only=True)
@@ -199,9 +281,16 @@ class Embedding:
         """Give the rows as a numpy array of float64, shape (inputs, dimensions). Needs numpy, which this package doesn't."""
         return import_module("numpy").asarray(self.rows, dtype="float64")
 
-    async def save(self, path: str | PathLike[str], format: str | None = None) -> Path:  # noqa: A002, ARG002  as every result's
+    async def save(
+        self,
+        path: str | PathLike[str],
+        format: str | None = None,  # noqa: A002, ARG002  the service's word
+        *,
+        max_bytes: int | None = None,
+    ) -> Path:
         """Write the rows to disk as JSON, whole or not at all, and give the path; a directory takes the job's id and ``.json``."""
-        return await self._door.write(self.request_id, json.dumps(self.rows), Path(path), ending=".json")
+        target, most = check_path(path), check_max_bytes(max_bytes)
+        return await self._door.write(self.request_id, json.dumps(self.rows), target, ending=".json", max_bytes=most)
 
 
 async def fetch_text(request_id: str, update: Update, door: Door) -> str:
@@ -216,7 +305,7 @@ async def fetch_text(request_id: str, update: Update, door: Door) -> str:
         return update.text
     if update.url is None:
         raise ResponseError(f"Job {request_id} is done but the service gave neither text nor link. Read its status again later.")
-    link = Link(request_id=request_id, format=None, url=update.url)
+    link = Link(request_id=request_id, format=None, url=update.url, is_text=True)
     return b"".join([piece async for piece in door.open(link)]).decode(errors="replace")
 
 

@@ -25,7 +25,8 @@ class Window:
 
     limit: float
     seconds: float
-    guessed: bool = False
+    guess: float | None = None
+    """The limit where it is a guess, which the service's headers replace; None where the user said it or the headers taught it."""
     out: int = 0
     """Grants whose answers haven't come."""
     held: deque[float] = field(factory=deque[float])
@@ -50,6 +51,11 @@ class Window:
         """Say when a grant whose answer came now is free again."""
         return now + self.seconds + MARGIN
 
+    @property
+    def blocks(self) -> bool:
+        """Whether it holds requests back."""
+        return True
+
 
 @define(eq=False)
 class DayWindow(Window):
@@ -68,6 +74,15 @@ class DayWindow(Window):
         """Say when a grant is free again: at midnight."""
         return self.midnight
 
+    @property
+    def blocks(self) -> bool:
+        """Whether it holds requests back: a guess about a day mustn't stop anybody for hours."""
+        return self.guess is None
+
+    def left(self, now: float) -> float:
+        """Say how many requests the day still has."""
+        return self.limit - self.out - len(self.held) if self.wait(now) == 0 else 0.0
+
 
 LimitKind = Literal["minute", "daily"]
 
@@ -85,13 +100,18 @@ class Lane:
 
     def reserve(self, now: float) -> float:
         """Take a place if there is one: 0.0. Else say how many seconds to wait before asking again; infinity waits for an answer."""
-        wait = max((window.wait(now) for window in self.windows), default=0.0)
-        wait = max(wait, self.not_before - now)
+        wait = self.wait(now)
         if wait > 0:
             return wait
         for window in self.windows:
             window.out += 1
         return 0.0
+
+    def wait(self, now: float, ahead: int = 0) -> float:
+        """Say how many seconds until there is a place, with so many others ``ahead``: a guess where they span several windows."""
+        wait = max((window.wait(now) for window in self.windows if window.blocks), default=0.0)
+        rounds = max((ahead // max(one.limit, 1) * one.seconds for one in self.windows if one.seconds != DAY_SECONDS), default=0.0)
+        return max(wait, self.not_before - now, 0.0) + rounds
 
     def give_back(self) -> None:
         """Return a place that nothing was sent with."""
@@ -103,13 +123,17 @@ class Lane:
         for window in self.windows:
             window.settle(now)
 
-    def day_over(self, now: float) -> float | None:
-        """Say when the day's limit starts anew, where it is used up and no guess; else None."""
+    def is_overdrawn(self, now: float) -> bool:
+        """Say whether places went out that shouldn't be used any more: a 429 or a learned limit came after them."""
+        return self.not_before > now or any(one.blocks and one.out + len(one.held) > one.limit for one in self.windows)
+
+    def day_over(self, now: float, ahead: int = 0) -> float | None:
+        """Say when the day's limit starts anew, where it is used up (by those ``ahead``, too) and no guess; else None."""
         if self.day_over_until is not None and now < self.day_over_until:
             return self.day_over_until
         self.day_over_until = None
         for window in self.windows:
-            if isinstance(window, DayWindow) and not window.guessed and window.wait(now) > 0:
+            if isinstance(window, DayWindow) and window.blocks and window.left(now) < ahead + 1:
                 return window.midnight
         return None
 
@@ -120,26 +144,33 @@ class Lane:
         minutes = [window for window in self.windows if not isinstance(window, DayWindow)]
         days = [window for window in self.windows if isinstance(window, DayWindow)]
         if self.learns:
-            if limit is None and remaining is None and day_limit is None and day_remaining is None:
+            if (limit, remaining, day_limit, day_remaining) == (None, None, None, None):
                 self._lift()
             for window, said in (*((one, limit) for one in minutes), *((one, day_limit) for one in days)):
                 if said is not None:
-                    window.limit, window.guessed = said, False
+                    window.limit, window.guess = said, None
         for window in minutes:
             if remaining == 0 and window.wait(now) <= 0:
                 # Somebody else uses this account, too: when their requests are free again isn't known here.
                 self.not_before = max(self.not_before, now + window.seconds)
-        if day_remaining == 0:
-            self.day_over_until = max((window.midnight for window in days), default=None) or self.day_over_until
+        for day in days:
+            if self.learns and day.guess is None and day_remaining is not None and day.left(now) > day_remaining:
+                # What others took of the same account's day.
+                day.held.extend([day.midnight] * floor(day.left(now) - day_remaining))
+            elif day_remaining == 0:
+                self.day_over_until = day.midnight
 
     def _lift(self) -> None:
         """Take guesses away: an answer without any header says that nothing is limited here, until a 429 says otherwise."""
         for window in self.windows:
-            if window.guessed:
+            if window.guess is not None:
                 window.limit = inf
 
     def refuse(self, now: float, retry_after: float | None, kind: LimitKind) -> None:
-        """Hold everyone in the lane back after a 429."""
+        """Hold everyone in the lane back after a 429; a guess that was lifted counts again."""
+        for window in self.windows:
+            if window.guess is not None and window.limit == inf:
+                window.limit = window.guess
         seconds = MINUTE_WINDOW if retry_after is None else retry_after
         self.not_before = max(self.not_before, now + seconds)
         if kind == "daily":
@@ -158,9 +189,9 @@ def make_lane(name: str, limits: Limits, pot: Window | None, midnight: float) ->
     if name == FREE_LANE and name not in limits.lanes:
         rates = ()
     windows: list[Window] = [
-        DayWindow(limit=rate.limit, seconds=rate.seconds, guessed=limits.learns, midnight=midnight)
+        DayWindow(limit=rate.limit, seconds=rate.seconds, guess=rate.limit if limits.learns else None, midnight=midnight)
         if rate.seconds == DAY_SECONDS
-        else Window(limit=rate.limit, seconds=rate.seconds, guessed=limits.learns)
+        else Window(limit=rate.limit, seconds=rate.seconds, guess=rate.limit if limits.learns else None)
         for rate in rates
     ]
     if pot is not None:

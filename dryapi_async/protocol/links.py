@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Final
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from attrs import field, frozen
 
@@ -20,6 +20,8 @@ class Link:
     """A key of the alternatives, or None for the file that the service made."""
     url: str | None = field(repr=False)
     """None where no link is known yet: a status read tells."""
+    is_text: bool = False
+    """Whether the file is a text: that may be empty (silence), and of any content type."""
 
 
 @frozen(kw_only=True)
@@ -46,30 +48,61 @@ def check_webhook_url(url: str, *, local: bool) -> str:
     if len(url) > MOST_WEBHOOK_CHARACTERS:
         raise InputError(f"webhook_url has {len(url)} characters: the service takes {MOST_WEBHOOK_CHARACTERS}.")
     if not url.lower().startswith("https://") and not (local and url.lower().startswith("http://")):
-        raise InputError(f"webhook_url must be a whole https address, not {mask(url)!r}.")
+        raise InputError(f"webhook_url must be a whole https address, not {show_link(url)!r}.")
     return url
 
 
 def check_link(url: str, rules: LinkRules) -> str:
-    """Refuse a result link that the rules forbid, and give it back.
+    """Refuse a result link that the rules forbid, and give it back, with what isn't ASCII in its path and query percent-encoded.
 
     Raises:
-        DownloadError: Not a whole http(s) URL, http where it isn't allowed, a user in it, or a private address.
+        DownloadError: Not a whole http(s) URL, no host name that can be, http where it isn't allowed, a user in it, or a private address.
     """
     try:
+        url = url.strip(" ")
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
+        encoded = _encode(url)
     except ValueError:
-        host, parts = None, None
-    if parts is None or not host or parts.scheme not in {"http", "https"} or parts.username is not None:
-        raise DownloadError(f"The service gave a result link that is no plain http(s) address: {mask(url)!r}.")
+        host, parts, encoded = None, None, url
+    if parts is None or not host or not _can_be_host(host, parts.netloc) or parts.scheme not in {"http", "https"}:
+        raise DownloadError(f"The service gave a result link that is no plain http(s) address: {show_link(url)!r}.")
     if parts.scheme == "http" and not rules.trusts(host):
         raise DownloadError(
-            f"The result link {mask(url)} is unencrypted: refused, unless Client(storage_hosts=({host!r},)) names its host."
+            f"The result link {show_link(url)} is unencrypted: refused, unless Client(storage_hosts=({host!r},)) names its host."
         )
     if not rules.trusts(host) and is_private(host):
         raise private_address(host, host)
-    return url
+    return encoded
+
+
+_LABELS: Final = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?", re.IGNORECASE | re.ASCII)
+_MOST_HOST_CHARACTERS: Final = 254
+"""RFC 1035's 253, and a dot at the end."""
+
+
+def _can_be_host(host: str, netloc: str) -> bool:
+    """Say whether a name can be looked up at all, without a user before it; it must be ASCII (xn--), as in any URL on the wire."""
+    if "@" in netloc or not netloc.isascii():
+        return False
+    if "[" in netloc:
+        try:
+            return bool(ip_address(host))
+        except ValueError:
+            return False
+    return len(host) <= _MOST_HOST_CHARACTERS and _LABELS.fullmatch(host) is not None
+
+
+def _encode(url: str) -> str:
+    """Percent-encode what can't stand in a request; what is encoded already stays as it was signed.
+
+    Raises:
+        ValueError: There are control characters in it, or half of a surrogate pair.
+    """
+    if re.search(r"[\x00-\x1f\x7f]", url):
+        raise ValueError("control characters")
+    # Bytes of a header that are no UTF-8 come as lone surrogates: they go out as the bytes that they were.
+    return re.sub(r"[^\x21-\x7e]+", lambda found: quote(found[0].encode(errors="surrogateescape")), url)
 
 
 def private_address(host: str, address: str) -> DownloadError:
@@ -104,10 +137,56 @@ def _carried(address: IPv6Address) -> IPv4Address | None:
 
 
 def follow(url: str, location: str) -> str:
-    """Find where a redirect leads."""
-    return urljoin(url, location)
+    """Find where a redirect leads.
+
+    Raises:
+        DownloadError: Nowhere: it is malformed.
+    """
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        raise DownloadError(f"The result link redirects to what is no address: {show_link(location)!r}. Save it again later.") from None
+
+
+_SLASH: Final = r"(?:\\?/|%2f)"
+_START: Final = re.compile(rf"(?<=[a-z0-9+.-])(?::|%3a){_SLASH}{_SLASH}", re.IGNORECASE)
+"""Where a URL's host begins: plain, in JSON that escapes its slashes, or percent-encoded. The scheme before it is left out, so that
+searching long texts takes linear time."""
+_USER: Final = re.compile(rf"({_START.pattern})[^\s/?#]*@", re.IGNORECASE)
+_QUERY: Final = re.compile(r"(?:\?|%3f|\\u003f)\S+", re.IGNORECASE)
+_MORE: Final = re.compile(r"(?:&|%26|\\u0026)[^\s=&]*=\S*", re.IGNORECASE)
+_CLOSERS: Final = "'\")>]}"
 
 
 def mask(text: str) -> str:
-    """Hide the query of every URL in a text: signed links give access."""
-    return re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\"<>)]*", r"\1?…", text, flags=re.IGNORECASE)
+    """Hide the query and the user of every URL in a text: signed links give access.
+
+    Whatever follows a question mark behind the first URL is hidden up to the next blank, for a path may hold quotes and blanks:
+    rather a word of a sentence too much than a signature.
+    """
+    found = _START.search(text)
+    if found is None:
+        return text
+    text = _USER.sub(r"\1…@", text)
+    return text[: found.end()] + _MORE.sub("&…", _QUERY.sub(_hide, text[found.end() :]))
+
+
+def _hide(found: re.Match[str]) -> str:
+    """Hide a query, and keep the quote or bracket that closes behind it."""
+    return "?…" + found[0][len(found[0].rstrip(_CLOSERS)) :]
+
+
+_MOST_SHOWN: Final = 200
+
+
+def show_link(url: str) -> str:
+    """Show what was given as a link and may be none: without query, fragment and user, and only the scheme of what has no host."""
+    scheme, colon, rest = url.partition(":")
+    if colon and not rest.startswith("//") and re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme, re.IGNORECASE):
+        return f"{scheme[:_MOST_SHOWN]}:…"
+    plain = re.split(r"\?|#|%3f", url, maxsplit=1, flags=re.IGNORECASE)[0]
+    hidden = "?…" if len(plain) < len(url) else ""
+    before, at, after = plain.rpartition("@")
+    start = _START.search(before)
+    shown = f"{before[: start.end()] if start else ''}…@{after}" if at else after
+    return shown[:_MOST_SHOWN] + hidden

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from attrs import frozen
+from attrs import field, frozen
 
 from dryapi_async.protocol.wire import TextPart
 
@@ -15,6 +15,8 @@ class SizedFile:
     filename: str
     content_type: str
     size: int
+    head: bytes = field(default=b"", repr=False)
+    """Its first bytes, as they were looked at; empty where they can't be read twice."""
 
 
 @frozen(kw_only=True)

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from attrs import frozen
+from attrs import define, frozen
 
 from dryapi_async.config import Retry
 
@@ -57,18 +57,27 @@ class Unknown:
 Verdict = Accept | Again | GiveUp | Unknown
 
 
-def decide(  # noqa: PLR0911  each row of the table returns
-    happened: Answered | Broke, *, billed: bool, attempt: int, retry: Retry, chance: float, seconds_left: float | None = None
+def decide(  # noqa: PLR0911, PLR0913  each row of the table returns; all that a decision hangs on
+    happened: Answered | Broke,
+    *,
+    billed: bool,
+    attempt: int,
+    retry: Retry,
+    chance: float,
+    seconds_left: float | None = None,
+    resubmit: bool = False,
 ) -> Verdict:
     """Decide what to do after attempt number ``attempt`` (from 1).
 
     ``billed`` is whether the request may cost money, ``chance`` a random number in [0, 1), ``seconds_left`` what the deadline leaves.
-    A billed request is repeated only where the service can't have accepted it: no byte of its headers left, or a 429.
+    A billed request is repeated only where the service can't have accepted it: no byte of its headers left, a 429, or a status that the
+    user lists in ``Retry.unexecuted``. ``resubmit`` is the user's word that it may be repeated although it may be paid for twice.
     """
+    again = _again(backoff(attempt, chance), attempt, retry, seconds_left)
     if isinstance(happened, Broke):
-        if billed and happened.sent:
-            return Unknown()
-        return _again(backoff(attempt, chance), attempt, retry, seconds_left)
+        if not (billed and happened.sent):
+            return again
+        return again if resubmit and isinstance(again, Again) else Unknown()
     status = happened.status
     if 200 <= status < 300:  # noqa: PLR2004  success
         return Accept()
@@ -76,9 +85,9 @@ def decide(  # noqa: PLR0911  each row of the table returns
         return _after_limit(happened, attempt, retry, chance, seconds_left)
     if 400 <= status < 500 and status not in TRANSIENT:  # noqa: PLR2004  refused
         return GiveUp()
-    if billed:
-        return Unknown()
-    return _again(backoff(attempt, chance), attempt, retry, seconds_left) if status in TRANSIENT else GiveUp()
+    if billed and status not in retry.unexecuted:
+        return again if resubmit and status in TRANSIENT and isinstance(again, Again) else Unknown()
+    return again if status in TRANSIENT or status in retry.unexecuted else GiveUp()
 
 
 def backoff(attempt: int, chance: float) -> float:
@@ -86,12 +95,36 @@ def backoff(attempt: int, chance: float) -> float:
     return chance * min(BACKOFF_BASE * 2.0 ** min(attempt - 1, 16), BACKOFF_CAP)
 
 
+@define
+class RetryQuota:
+    """What one client may repeat of its readings: a service in trouble isn't buried under retries. The numbers are botocore's."""
+
+    tokens: int = 500
+    most: int = 500
+    cost: int = 5
+
+    def take(self) -> bool:
+        """Pay for a retry; False where too many failed lately, so that this failure is told at once."""
+        if self.tokens < self.cost:
+            return False
+        self.tokens -= self.cost
+        return True
+
+    def put(self) -> None:
+        """Give one token back after a success."""
+        self.tokens = min(self.tokens + 1, self.most)
+
+
 def _after_limit(happened: Answered, attempt: int, retry: Retry, chance: float, seconds_left: float | None) -> Verdict:
     asked = MINUTE_WINDOW if happened.retry_after is None else happened.retry_after
     if happened.daily or asked > retry.max_retry_after:
         return GiveUp()
-    # Never early, and a crowd that was told the same number doesn't come back as one.
-    return _again(asked + chance * (0.25 + asked / 10), attempt, retry, seconds_left)
+    return _again(asked + spread(asked, chance), attempt, retry, seconds_left)
+
+
+def spread(asked: float, chance: float) -> float:
+    """Draw the seconds that one of a crowd waits longer than asked: never early, and who was told the same doesn't come back as one."""
+    return chance * (0.25 + asked / 10)
 
 
 def _again(seconds: float, attempt: int, retry: Retry, seconds_left: float | None) -> Verdict:

@@ -196,11 +196,12 @@ async def test_a_wait_that_gives_up_earlier_than_the_submit_doesnt_send_again(si
     sim.script("txt2img", Fault.delay(50))
     call = client.call(FOX)
     task = await begin(sim, call)
-    with pytest.raises(TimeoutError):
+    with pytest.raises(SubmissionUnknownError) as caught:
         await call.result(timeout=5)
     assert now() == pytest.approx(5, abs=0.2)
     job = await task
     assert list(sim.jobs) == [job.id]
+    assert await client.settle(caught.value) is job
     with pytest.raises(JobTimeoutError):
         await call.result(timeout=0)
     assert len(seen(sim, "txt2img")) == 1

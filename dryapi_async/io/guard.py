@@ -1,0 +1,78 @@
+"""The address guard: a result link mustn't reach into this network, whatever its host's name leads to."""
+
+from typing import Final, cast
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from attrs import frozen
+
+from dryapi_async.protocol.links import LinkRules, is_private
+
+
+class PrivateAddressError(aiohttp.ClientError):
+    """A result host's name leads into a private network. A ClientError, since aiohttp passes those on as they are."""
+
+    def __init__(self, host: str, address: str) -> None:
+        super().__init__(f"{host} is at the private address {address}")
+        self.host: Final = host
+        self.address: Final = address
+
+
+@frozen
+class AddressGuard:
+    """Judges where a host's name leads to. ``known`` are hosts that the user chose: the API's and proxies'."""
+
+    rules: LinkRules
+    known: frozenset[str]
+
+    def judge(self, host: str, address: str) -> None:
+        """Refuse a private address of a host that nobody vouched for.
+
+        Raises:
+            PrivateAddressError: It is one.
+        """
+        if host.lower() not in self.known and not self.rules.trusts(host) and is_private(address):
+            raise PrivateAddressError(host, address)
+
+    def request_class(self) -> type[aiohttp.ClientRequest]:
+        """Make aiohttp's request class that looks at the address connected to, before a byte of the request leaves.
+
+        That holds whoever looked the name up, so also for a user's own connector. Through a proxy the address is the proxy's,
+        which the user chose; a connection without an address (a Unix socket) is the user's choice, too.
+        """
+        guard = self
+
+        class GuardedRequest(aiohttp.ClientRequest):
+            async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+                if self.proxy is None and conn.transport is not None:
+                    peer: object = conn.transport.get_extra_info("peername")
+                    if isinstance(peer, tuple):
+                        guard.judge(self.url.host or "", str(cast("tuple[object, ...]", peer)[0]))
+                return await super().send(conn)
+
+        return GuardedRequest
+
+
+class GuardedResolver(AbstractResolver):
+    """Looks names up for an address guard: what it refuses isn't even dialled."""
+
+    def __init__(self, inner: AbstractResolver, guard: AddressGuard) -> None:
+        self._inner = inner
+        self._guard = guard
+
+    async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
+        """Look a name up."""
+        found = await self._inner.resolve(host, port, family)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  passed on as given
+        for one in found:
+            self._guard.judge(host, one["host"])
+        return found
+
+    async def close(self) -> None:
+        """Close the inner resolver."""
+        await self._inner.close()
+
+
+def resolver_of(connector: aiohttp.BaseConnector) -> AbstractResolver | None:
+    """Give the resolver that a connector asks; None where it asks none, as a Unix socket's."""
+    found: object = getattr(connector, "_resolver", None)
+    return found if isinstance(found, AbstractResolver) else None

@@ -1,0 +1,294 @@
+"""Who may send now: the lanes of one client, in which calls queue in their order, and the slots of its transfers."""
+
+import asyncio
+import random
+from bisect import insort
+from collections import deque
+from collections.abc import Callable, Mapping
+from math import inf
+from types import TracebackType
+from typing import Final, Self
+
+from attrs import define, field
+
+from dryapi_async.config import Limits
+from dryapi_async.errors import RateLimitError, RequestTimeoutError
+from dryapi_async.events import Event, RateLimited
+from dryapi_async.protocol.lanes import Lane, LimitKind, Window, make_lane
+from dryapi_async.protocol.replies import next_midnight
+from dryapi_async.protocol.retry import MINUTE_WINDOW, spread
+
+LONGEST_IDLE_GRANT: Final = 0.25
+"""Seconds that a place in a lane is kept for who waits for a slot: after that it is given back, for others could use it."""
+
+
+@define(eq=False)
+class Waiter:
+    """One call in a lane's queue; its future is set when it may go, or has the reason why it never will."""
+
+    number: int
+    """Its turn: who asked first goes first."""
+    place: asyncio.Future[float]
+    """Its result is how many seconds a 429 held the lane back, if one did until now."""
+    request: str
+    told: bool = False
+
+
+@define(eq=False)
+class Queue:
+    """A lane, and who waits for it in which order."""
+
+    lane: Lane
+    waiters: deque[Waiter] = field(factory=deque[Waiter])
+    timer: asyncio.TimerHandle | None = None
+    hold: float = 0.0
+    """Seconds that the last 429 asked for."""
+
+
+class Pacing:
+    """The limits of one account as one client keeps them. Places go out in the order in which they were asked for."""
+
+    def __init__(
+        self, limits: Limits, slots: int, *, tell: Callable[[Event], None], wall: Callable[[], float], before: "Pacing | None" = None
+    ) -> None:
+        """Open the lanes, or take over those of the life ``before``; ``wall`` gives unix time, at the pace of the loop's."""
+        self._loop = asyncio.get_running_loop()
+        self._limits = limits
+        self._tell = tell
+        self._wall = wall
+        self._count = 0
+        self.pot: Window | None = None
+        self.queues: dict[str, Queue] = {}
+        self.slots: asyncio.Semaphore = asyncio.Semaphore(slots)
+        if before is not None and before.last_seen <= self._loop.time():
+            self._inherit(before)
+        elif limits.pot is not None:
+            self.pot = Window(limit=limits.pot.limit, seconds=limits.pot.seconds)
+        self.last_seen: float = self._loop.time()
+
+    def _inherit(self, before: "Pacing") -> None:
+        """Go on with the lanes of a loop that has ended; what was out then is as good as answered now."""
+        self.pot = before.pot
+        now = self._loop.time()
+        for name, queue in before.queues.items():
+            self.queues[name] = Queue(queue.lane)
+            for window in queue.lane.windows:
+                while window.out:
+                    window.settle(now)
+
+    def _queue(self, name: str) -> Queue:
+        if name not in self.queues:
+            now = self._loop.time()
+            midnight = now + next_midnight(self._wall()) - self._wall()
+            self.queues[name] = Queue(make_lane(name, self._limits, self.pot, midnight))
+        return self.queues[name]
+
+    def must_wait(self, name: str, *, slot: bool) -> bool:
+        """Say whether a call that asked now would have to wait."""
+        queue = self._queue(name)
+        return bool(queue.waiters) or queue.lane.wait(self._loop.time()) > 0 or (slot and self.slots.locked())
+
+    def take_number(self) -> int:
+        """Take a number, which is a call's turn in every queue."""
+        self._count += 1
+        return self._count
+
+    async def enter(self, name: str, request: str, number: int) -> float:
+        """Take a place in a lane, behind all that have a lower number; give the seconds that a 429 held the lane back just before.
+
+        Raises:
+            RateLimitError: The day's limit is used up, by what was sent or by who waits already.
+        """
+        queue, now = self._queue(name), self._loop.time()
+        self.last_seen = now
+        if (until := queue.lane.day_over(now, ahead=len(queue.waiters))) is not None:
+            raise self._day_is_over(queue.lane, request, until)
+        if not queue.waiters and queue.lane.reserve(now) == 0:
+            return 0.0
+        waiter = Waiter(number, self._loop.create_future(), request)
+        insort(queue.waiters, waiter, key=_turn)
+        self._pump()
+        try:
+            return await waiter.place
+        except asyncio.CancelledError:
+            if waiter.place.done() and not waiter.place.cancelled() and waiter.place.exception() is None:
+                self.give_back(name)
+            elif waiter in queue.waiters:
+                queue.waiters.remove(waiter)
+                self._pump()
+            raise
+
+    def is_overdrawn(self, name: str) -> bool:
+        """Say whether a place in a lane was given out that shouldn't be used any more."""
+        return self._queue(name).lane.is_overdrawn(self._loop.time())
+
+    def try_again(self, name: str) -> bool:
+        """Take a place once more, for a call that waited long enough already; not before who waits in the lane."""
+        queue = self._queue(name)
+        return not queue.waiters and queue.lane.reserve(self._loop.time()) == 0
+
+    def give_back(self, name: str) -> None:
+        """Return a place that nothing was sent with."""
+        self._queue(name).lane.give_back()
+        self._pump()
+
+    def settle(self, name: str) -> None:
+        """Note that a request was answered, or never will be."""
+        self.last_seen = self._loop.time()
+        self._queue(name).lane.settle(self.last_seen)
+        self._pump()
+
+    def learn(self, name: str, headers: Mapping[str, str]) -> None:
+        """Learn from the headers of an answer that wasn't a 429."""
+        self._queue(name).lane.learn(headers, self._loop.time())
+
+    def refuse(self, name: str, retry_after: float | None, kind: LimitKind) -> None:
+        """Hold everyone in the lane back after a 429."""
+        if retry_after is None and kind == "daily":
+            retry_after = next_midnight(self._wall()) - self._wall()
+        queue = self._queue(name)
+        queue.hold = MINUTE_WINDOW if retry_after is None else retry_after
+        queue.lane.refuse(self._loop.time(), retry_after, kind)
+
+    def _pump(self) -> None:
+        """Give out the places that there are, the oldest call first; set a timer for the next, and tell who has to wait."""
+        now = self._loop.time()
+        waiting = [queue for queue in self.queues.values() if queue.waiters]
+        while waiting:
+            queue = min(waiting, key=lambda one: one.waiters[0].number)
+            if queue.waiters[0].place.done():
+                # Cancelled, and not yet awake to leave the queue by itself.
+                queue.waiters.popleft()
+            elif (until := queue.lane.day_over(now)) is not None:
+                waiter = queue.waiters.popleft()
+                waiter.place.set_exception(self._day_is_over(queue.lane, waiter.request, until))
+            elif queue.lane.reserve(now) == 0:
+                was_held = queue.hold > 0 and now - queue.lane.not_before < 1
+                queue.waiters.popleft().place.set_result(queue.hold if was_held else 0.0)
+            else:
+                self._plan(queue, now)
+                waiting.remove(queue)
+                continue
+            if not queue.waiters:
+                waiting.remove(queue)
+
+    def _plan(self, queue: Queue, now: float) -> None:
+        """Look again when the lane opens, and tell each call once how long it will be."""
+        wait = queue.lane.wait(now)
+        if wait == inf:
+            return
+        if queue.timer is not None:
+            queue.timer.cancel()
+        queue.timer = self._loop.call_at(now + wait, self._pump)
+        for ahead in range(len(queue.waiters) - 1, -1, -1):
+            if queue.waiters[ahead].told:
+                break
+            queue.waiters[ahead].told = True
+            self._tell(RateLimited(lane=queue.lane.name, seconds=queue.lane.wait(now, ahead)))
+
+    def _day_is_over(self, lane: Lane, request: str, until: float) -> RateLimitError:
+        seconds = max(until - self._loop.time(), 0.0)
+        error = RateLimitError(
+            f"{request} wasn't sent: the day's limit of lane {lane.name} is used up. It starts anew in {seconds / 3600:.1f} hours "
+            "(error.resets_at): send it again then, or raise the limit if the account allows more.",
+            status=429,
+            message="The day's limit is used up.",
+            request=request,
+        )
+        error.kind, error.retry_after, error.resets_at, error.lane = "daily", seconds, self._wall() + seconds, lane.name
+        return error
+
+    def close(self) -> None:
+        """Stop the timers; who waits is cancelled by its owner."""
+        for queue in self.queues.values():
+            if queue.timer is not None:
+                queue.timer.cancel()
+
+
+def _turn(waiter: Waiter) -> int:
+    return waiter.number
+
+
+class Passage:
+    """One attempt's way to the wire: its lane first, then a slot where it is a transfer. Leaving it gives back what it holds."""
+
+    def __init__(self, pacing: Pacing, lane: str, *, slot: bool, request: str, deadline: float) -> None:
+        self._pacing = pacing
+        self._lane = lane
+        self._slot = slot
+        self._request = request
+        self._deadline = deadline
+        self._holds_place = False
+        self._holds_slot = False
+        self.may_count: bool = False
+        """Whether the service may have counted the request: then its place is held for the window."""
+
+    async def __aenter__(self) -> Self:
+        try:
+            async with asyncio.timeout_at(None if self._deadline == inf else self._deadline):
+                await self._enter()
+        except BaseException as error:
+            self._leave()
+            if not isinstance(error, TimeoutError):
+                raise
+            raise RequestTimeoutError(
+                f"{self._request}: the time given was over while it waited for its turn in lane {self._lane}. Nothing was sent; "
+                "give a longer timeout."
+            ) from None
+        return self
+
+    async def _enter(self) -> None:
+        pacing, number = self._pacing, self._pacing.take_number()
+        while True:
+            held = await pacing.enter(self._lane, self._request, number)
+            self._holds_place = True
+            if held:
+                await asyncio.sleep(spread(held, random.random()))  # noqa: S311  jitter, no secret
+            if self._slot:
+                await self._take_slot()
+            # Much may have happened meanwhile: a 429, a learned limit, the lapse of a place that wasn't used.
+            if self._holds_place and pacing.is_overdrawn(self._lane):
+                self._leave_lane()
+            self._holds_place = self._holds_place or pacing.try_again(self._lane)
+            if self._holds_place:
+                return
+            self._leave_slot()
+
+    async def _take_slot(self) -> None:
+        if self._pacing.slots.locked():
+            await self._wait_for_slot()
+        else:
+            await self._pacing.slots.acquire()
+            self._holds_slot = True
+
+    async def _wait_for_slot(self) -> None:
+        lapse = asyncio.get_running_loop().call_later(LONGEST_IDLE_GRANT, self._leave_lane)
+        try:
+            await self._pacing.slots.acquire()
+            self._holds_slot = True
+        except BaseException:
+            self._leave_lane()
+            raise
+        finally:
+            lapse.cancel()
+
+    def _leave_lane(self) -> None:
+        if not self._holds_place:
+            return
+        self._holds_place = False
+        if self.may_count:
+            self._pacing.settle(self._lane)
+        else:
+            self._pacing.give_back(self._lane)
+
+    def _leave_slot(self) -> None:
+        if self._holds_slot:
+            self._holds_slot = False
+            self._pacing.slots.release()
+
+    def _leave(self) -> None:
+        self._leave_slot()
+        self._leave_lane()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._leave()

@@ -1,0 +1,111 @@
+"""What becomes of one call, for who waits beside it, for the journal, and for the error where its fate isn't known."""
+
+import secrets
+import time
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+from attrs import define, field
+
+from dryapi_async.errors import SubmissionUnknownError
+from dryapi_async.io.uploads import Body, FormBody
+from dryapi_async.protocol.digest import digest_request
+from dryapi_async.protocol.wire import WireCall
+
+if TYPE_CHECKING:
+    from dryapi_async.io.journal import Journal  # sqlite3 is imported only where a journal is used
+
+KEY_BYTES: Final = 16
+
+
+def make_key() -> str:
+    """Make the key of a call: 128 random bits, as hex."""
+    return secrets.token_hex(KEY_BYTES)
+
+
+@define
+class Trail:
+    """How far one call has come: whether it is on its way, and since when."""
+
+    key: str = field(factory=make_key)
+    """Its key in the journal."""
+    patience: float = inf
+    """Loop time until which somebody waits for it."""
+    resubmit: bool = False
+    """The user's word that it may be sent again although it may be paid for twice."""
+    journal: "Journal | None" = field(default=None, repr=False)
+    billed: bool = False
+    on_wire: bool = False
+    abandoned: bool = False
+    """Whether nobody waits any more: then it isn't sent again."""
+    told_unknown: bool = False
+    """Whether somebody was told that its fate is unknown: then a late answer is kept for ``client.settle``."""
+    call: WireCall | None = field(default=None, repr=False)
+    attempt: int = 0
+    started_at: float = 0.0
+    waits_for: str = "its turn"
+    """In words, for who runs out of patience before anything was sent."""
+    body: Body | None = field(default=None, repr=False)
+    lost: SubmissionUnknownError | None = None
+    """Why its fate is unknown, where it was cut off on its way."""
+    _written: str = ""
+
+    @property
+    def may_be_billed(self) -> bool:
+        """Whether a byte of a request that costs money has left whose answer isn't known yet."""
+        return self.billed and self.on_wire and (self.body is None or self.body.sent)
+
+    async def begin(self, call: WireCall, body: Body | None) -> None:
+        """Note that a request leaves now; where there is a journal, that is on disk before it does.
+
+        Raises:
+            JournalError: It can't be written: nothing was sent.
+        """
+        if self.journal is not None and call.billed:
+            await self.journal.intend(self.key, operation=call.slug, digest=digest_body(call, body), attempt=self.attempt)
+            self._written = "intent"
+        self.billed, self.call, self.body, self.started_at = call.billed, call, body, time.time()
+        # The last word before the wire: no step may lie between it and the sending.
+        self.on_wire = True
+
+    def note(self, state: str, cause: str = "") -> None:
+        """Tell the journal what became of an attempt that nothing was billed for."""
+        if self.journal is not None and self._written:
+            self.journal.note(self.key, state, cause=cause)
+            self._written = state
+
+    def end(self) -> None:
+        """Tell the journal that a call which waited to be sent again won't be."""
+        if self._written in {"intent", "waiting"} and not self.on_wire:
+            self.note("refused", "it was given up before it was sent again")
+
+    async def record(self, state: str, *, request_id: str | None = None, cause: str = "") -> None:
+        """Tell the journal what became of the call; it is on disk when this returns."""
+        if self.journal is not None and self._written:
+            await self.journal.record(self.key, state, request_id=request_id, cause=cause)
+
+
+def digest_body(call: WireCall, body: Body | None) -> str:
+    """Give the digest of a request whose files are open."""
+    return digest_request(call, body.files if isinstance(body, FormBody) else ())
+
+
+def lose(trail: Trail, phase: str, cause: str, status: int | None = None) -> SubmissionUnknownError:
+    """Make the error that says all that is known about a payment whose answer was lost."""
+    call = trail.call
+    assert call is not None  # noqa: S101  for the type checker: only what has begun can be lost
+    trail.told_unknown = True
+    return SubmissionUnknownError(
+        f"{call.name} was sent and its answer was lost ({phase}: {cause.rstrip('.')}). It may have been accepted and billed, "
+        "so it isn't repeated. Ask client.settle(error), look at the dashboard or the balance; make a new call only if you accept to pay "
+        "twice.",
+        operation=call.slug,
+        digest=digest_body(call, trail.body),
+        phase=phase,
+        started_at=trail.started_at,
+        failed_at=time.time(),
+        attempt=trail.attempt,
+        cause=cause,
+        status=status,
+        journal_key=trail.key,
+    )
