@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from ssl import SSLContext
+from types import SimpleNamespace
 from typing import Final
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]  # the stubs know it under Darwin only
@@ -128,6 +129,8 @@ class Http:
             keepalive_timeout=self._settings.timeouts.keepalive,
             resolver=GuardedResolver(aiohttp.DefaultResolver(), self._guard),
         )
+        if self._settings.expect100:
+            traces = [*traces, _watch_headers()]
         # Cookies, .netrc and proxies of the environment stay out of the session: nothing may add credentials to a request to storage.
         session = aiohttp.ClientSession(
             connector=connector,
@@ -277,6 +280,18 @@ class Http:
             # aiohttp closes the connection under a reader without waking it: measured, it waits for ever.
             response.content.set_exception(aiohttp.ClientConnectionError("the client was closed"))
         await self.session.close()
+
+
+def _watch_headers() -> aiohttp.TraceConfig:
+    """Let a body know that its headers left: asked with Expect, they do long before it is written."""
+    watch = aiohttp.TraceConfig()
+
+    async def note(_: aiohttp.ClientSession, request: SimpleNamespace, __: aiohttp.TraceRequestHeadersSentParams) -> None:
+        if isinstance(request.trace_request_ctx, Body):
+            request.trace_request_ctx.sent = True
+
+    watch.on_request_headers_sent.append(note)
+    return watch
 
 
 def _phase(body: Body | None) -> str:
