@@ -119,6 +119,9 @@ class Engine:
         self._made[request_id] = now
         try:
             await trail.record("submitted", request_id=request_id)
+        except asyncio.CancelledError:
+            # A closing client cuts its own task here: the id is in hand and its row is being written, so the job goes to who waits.
+            logger.debug("the client was closed while %s:%s was written to the journal", slug, request_id)
         except JournalError as error:
             # The job is made and paid for: its id must not get lost over a full disk.
             logger.error("%s; the job goes on, its ticket is %s:%s", error, slug, request_id)  # noqa: TRY400  the words are enough

@@ -28,7 +28,7 @@ from dryapi_async.io.threads import FileThreads
 from dryapi_async.io.trail import Trail, lose, make_key
 from dryapi_async.io.uploads import Body, TextBody, Upload
 from dryapi_async.protocol.replies import decode_json, read_error, read_limit_kind, read_retry_after
-from dryapi_async.protocol.retry import Accept, Again, Answered, Broke, GiveUp, RetryQuota, Unknown, decide
+from dryapi_async.protocol.retry import Again, Answered, Broke, GiveUp, RetryQuota, Unknown, decide
 from dryapi_async.protocol.status import excerpt
 from dryapi_async.protocol.wire import WireCall
 
@@ -105,20 +105,28 @@ class Exchange:
             if upload is not None and self.pacing.must_wait(call.lane, slot=call.billed):
                 # A missing file is told now, not after an hour's queue.
                 await upload.look()
-            answer = await self._attempts(call, upload, deadline, trail, attempts)
+            retry = self._settings.retry if attempts is None else evolve(self._settings.retry, attempts=attempts)
+            while True:
+                outcome = await self._attempt(call, upload, deadline, trail)
+                if isinstance(outcome, Answer) and outcome.status < 300:  # noqa: PLR2004  success
+                    try:
+                        value = read(await self.decode(outcome.content, exact=exact, status=outcome.status))
+                    except ResponseError as error:
+                        outcome = Broken(sent=True, phase="answered", cause=str(error), error=error, status=outcome.status)
+                    else:
+                        self.quota.put()
+                        return value
+                trail.on_wire = False
+                await self._recover(call, outcome, trail, retry, min(deadline, trail.patience) - self._now())
         except BaseException:
+            if trail.may_be_billed:
+                trail.lost = lose(trail, "waiting", "it was cut off before its answer came")
+                trail.note("unknown", trail.lost.cause)
             trail.end()
             raise
         finally:
             if upload is not None:
                 upload.close()
-        try:
-            return read(await self.decode(answer.content, exact=exact, status=answer.status))
-        except ResponseError as error:
-            if not call.billed:
-                raise
-            trail.note("unknown", str(error))
-            raise lose(trail, "answered", str(error), answer.status) from error
 
     async def decode(self, content: bytes, *, exact: bool = False, status: int | None = None) -> Any:
         """Decode JSON, in a thread where it is long."""
@@ -126,33 +134,27 @@ class Exchange:
             return await self._threads.start(decode_json, content, exact=exact, status=status)
         return decode_json(content, exact=exact, status=status)
 
-    async def _attempts(self, call: WireCall, upload: Upload | None, deadline: float, trail: Trail, attempts: int | None) -> Answer:
-        """Send until an answer can be read, or raise what became of it."""
-        retry = self._settings.retry if attempts is None else evolve(self._settings.retry, attempts=attempts)
-        while True:
-            trail.attempt += 1
-            outcome = await self._attempt(call, upload, deadline, trail)
-            happened = self._classify(call, outcome)
-            verdict = decide(
-                happened,
-                billed=call.billed,
-                attempt=trail.attempt,
-                retry=retry,
-                chance=random.random(),  # noqa: S311  jitter, no secret
-                seconds_left=min(deadline, trail.patience) - self._now(),
-                resubmit=trail.resubmit,
-            )
-            limited = isinstance(happened, Answered) and happened.status == 429  # noqa: PLR2004  Too Many Requests
-            if isinstance(verdict, Accept) and isinstance(outcome, Answer):
-                self.quota.put()
-                return outcome
-            if isinstance(verdict, Again) and not (call.billed or limited or self.quota.take()):
-                verdict = GiveUp()
-            if not isinstance(verdict, Again):
-                raise self._failure(call, outcome, trail, unknown=isinstance(verdict, Unknown))
-            if limited:
-                self.tell(RateLimited(lane=call.lane, seconds=verdict.seconds))
-            await self._pause(call, happened, trail, verdict.seconds)
+    async def _recover(self, call: WireCall, outcome: Answer | Broken, trail: Trail, retry: Retry, seconds_left: float) -> None:
+        """Wait for the next attempt, or raise what became of the call."""
+        happened = self._classify(call, outcome)
+        chance = random.random()  # noqa: S311  jitter, no secret
+        verdict = decide(
+            happened,
+            billed=call.billed,
+            attempt=trail.attempt,
+            retry=retry,
+            chance=chance,
+            seconds_left=seconds_left,
+            resubmit=trail.resubmit,
+        )
+        limited = isinstance(happened, Answered) and happened.status == 429  # noqa: PLR2004  Too Many Requests
+        if isinstance(verdict, Again) and not (call.billed or limited or self.quota.take()):
+            verdict = GiveUp()
+        if not isinstance(verdict, Again):
+            raise self._failure(call, outcome, trail, unknown=isinstance(verdict, Unknown))
+        if limited:
+            self.tell(RateLimited(lane=call.lane, seconds=verdict.seconds))
+        await self._pause(call, happened, trail, verdict.seconds)
 
     async def _pause(self, call: WireCall, happened: Answered | Broke, trail: Trail, seconds: float) -> None:
         """Wait before the next attempt; what nobody waits for any more isn't sent again."""
@@ -169,7 +171,8 @@ class Exchange:
             raise asyncio.CancelledError
 
     async def _attempt(self, call: WireCall, upload: Upload | None, deadline: float, trail: Trail) -> Answer | Broken:
-        """Wait for the turn, send once, and note that it is on its way while it is."""
+        """Wait for the turn, send once, and note that it is on its way while it is; an answer that says yes teaches the lane."""
+        trail.attempt += 1
         trail.waits_for = f"its turn in lane {call.lane}"
         async with Passage(self.pacing, call.lane, slot=call.billed, request=call.name, deadline=deadline) as passage:
             if self._now() >= deadline:
@@ -185,25 +188,17 @@ class Exchange:
                 raise
             except BaseException:
                 passage.may_count = body is None or body.sent
-                self._cut(call, trail)
                 raise
             passage.may_count = isinstance(outcome, Answer) or outcome.sent
             # An answer that says yes is still a payment to be told: only a refusal or a break ends that.
             trail.on_wire = isinstance(outcome, Answer) and outcome.status < 300  # noqa: PLR2004  success
+            if isinstance(outcome, Answer) and outcome.status < 500 and outcome.status != 429:  # noqa: PLR2004  what says nothing, and what refuses
+                self.pacing.learn(call.lane, outcome.headers)
             self._tell_attempt(call, trail, outcome, self._now() - started)
             if body is not None and body.error is not None and isinstance(outcome, Broken):
                 trail.note("refused", str(body.error))
                 raise body.error
             return outcome
-
-    def _cut(self, call: WireCall, trail: Trail) -> None:
-        """Note what a request that was cut off leaves behind."""
-        if trail.may_be_billed:
-            trail.lost = lose(trail, "waiting", "it was cut off before its answer came")
-            trail.note("unknown", trail.lost.cause)
-        else:
-            trail.on_wire = False
-            trail.note("waiting")
 
     def _tell_attempt(self, call: WireCall, trail: Trail, outcome: Answer | Broken, seconds: float) -> None:
         status, error = (outcome.status, None) if isinstance(outcome, Answer) else (None, outcome.cause)
@@ -221,12 +216,10 @@ class Exchange:
         return lambda sent, total: self.tell(BytesSent(request=call.name, bytes_sent=sent, bytes_total=total))
 
     def _classify(self, call: WireCall, outcome: Answer | Broken) -> Answered | Broke:
-        """Say what happened in the table's words, and let the lane learn from it."""
+        """Say what happened in the table's words; a 429 holds its lane back."""
         if isinstance(outcome, Broken):
             return Broke(sent=outcome.sent)
         if outcome.status != 429:  # noqa: PLR2004  Too Many Requests
-            if outcome.status < 500:  # noqa: PLR2004  a gateway's page says nothing about limits
-                self.pacing.learn(call.lane, outcome.headers)
             return Answered(status=outcome.status)
         body, now = _decode_or_none(outcome.content), self.wall()
         retry_after, kind = read_retry_after(outcome.headers, body, now=now), read_limit_kind(outcome.headers, body, now=now)
@@ -240,8 +233,7 @@ class Exchange:
         trail.note("unknown" if unknown else "refused", cause)
         if not unknown:
             return error
-        phase, status = (outcome.phase, None) if isinstance(outcome, Broken) else ("answered", outcome.status)
-        return lose(trail, phase, cause, status)
+        return lose(trail, outcome.phase if isinstance(outcome, Broken) else "answered", cause, outcome.status)
 
     def _refusal(self, call: WireCall, answer: Answer) -> StatusError | TransportError:
         if 300 <= answer.status < 400:  # noqa: PLR2004  redirects

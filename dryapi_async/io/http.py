@@ -51,6 +51,8 @@ class Broken:
     phase: str
     cause: str
     error: TransportError
+    status: int | None = None
+    """The status of an answer that came and can't be read."""
 
 
 class Gate:

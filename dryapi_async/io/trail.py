@@ -76,7 +76,7 @@ class Trail:
 
     def end(self) -> None:
         """Tell the journal that a call which waited to be sent again won't be."""
-        if self._written in {"intent", "waiting"} and not self.on_wire:
+        if self._written in {"intent", "waiting"}:
             self.note("refused", "it was given up before it was sent again")
 
     async def record(self, state: str, *, request_id: str | None = None, cause: str = "") -> None:
