@@ -38,12 +38,19 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
     """
 
     def __init__(
-        self, operation: Operation[Any], engine: EngineSource, *, timeout: float | None = DEFAULT_TIMEOUT, resubmit: bool = False
+        self,
+        operation: Operation[Any],
+        engine: EngineSource,
+        *,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        resubmit: bool = False,
+        label: str = "",
     ) -> None:
         self.operation = operation
         self._engine = engine
         self._timeout = timeout
         self._resubmit = resubmit
+        self._label = label
         self._touched = False
         self._steps: dict[asyncio.Task[Any] | None, Coroutine[Any, Any, T_co]] = {}
         self._work: asyncio.Task[T_co] | None = None
@@ -134,7 +141,7 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
             raise self._trail.lost
         engine = self._engine()
         if self._work is None or self._work.cancelled():
-            self._trail = Trail(patience=deadline, resubmit=self._resubmit, journal=engine.journal)
+            self._trail = Trail(patience=deadline, resubmit=self._resubmit, label=self._label, journal=engine.journal)
             if deadline <= engine.loop.time():
                 raise self._late()
             self._work = engine.start(self._run(engine), self._trail)

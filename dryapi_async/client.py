@@ -217,24 +217,31 @@ class Client:
         return ModelList(self._engine, type)
 
     @overload
-    def call(self, operation: JobOperation[R], *, timeout: float | None = DEFAULT_TIMEOUT, resubmit: bool = False) -> JobCall[R]: ...
+    def call(
+        self, operation: JobOperation[R], *, timeout: float | None = DEFAULT_TIMEOUT, resubmit: bool = False, label: str = ""
+    ) -> JobCall[R]: ...
     @overload
     def call(
-        self, operation: InstantOperation[R], *, timeout: float | None = DEFAULT_TIMEOUT, resubmit: bool = False
+        self, operation: InstantOperation[R], *, timeout: float | None = DEFAULT_TIMEOUT, resubmit: bool = False, label: str = ""
     ) -> InstantCall[R]: ...
     def call(
-        self, operation: JobOperation[R] | InstantOperation[R], *, timeout: float | None = DEFAULT_TIMEOUT, resubmit: bool = False
+        self,
+        operation: JobOperation[R] | InstantOperation[R],
+        *,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        resubmit: bool = False,
+        label: str = "",
     ) -> JobCall[R] | InstantCall[R]:
         """Make a call from a request: nothing is sent until it is finished (``await``, ``.result()``, ``.save()``).
 
         ``timeout`` is seconds over the submit with its retries and waits, for ``await``; None is no deadline. ``resubmit=True`` sends it
         again where its answer was lost, up to ``Retry.attempts`` times: each of these may have been accepted, so it may be paid for as
-        often (at 15 % lost answers, about one job in ten).
+        often (at 15 % lost answers, about one job in ten). ``label`` is your own word for it, kept in the journal.
         """
         if isinstance(operation, JobOperation):
-            return JobCall(operation, self._engine, timeout=timeout, resubmit=resubmit)
+            return JobCall(operation, self._engine, timeout=timeout, resubmit=resubmit, label=label)
         if isinstance(operation, InstantOperation):  # pyright: ignore[reportUnnecessaryIsInstance]  untyped callers
-            return InstantCall(operation, self._engine, timeout=timeout, resubmit=resubmit)
+            return InstantCall(operation, self._engine, timeout=timeout, resubmit=resubmit, label=label)
         raise InputError(f"call() takes a request such as Txt2Img(...), not {type(operation).__name__}.")
 
     async def check(self, operation: JobOperation[Any]) -> tuple[str, ...]:

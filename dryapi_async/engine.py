@@ -71,7 +71,7 @@ class Engine:
         self._made: dict[str, float] = {}
         self.orphans: deque[Any] = deque(maxlen=MOST_ORPHANS) if before is None else before.orphans
         self.answers: dict[str, Any] = {} if before is None else before.answers
-        self._keeper = _keep(self.http, self.threads)
+        self._keeper = _keep(self.http, self.threads, journal)
         # Its first step doesn't wait, so it can be taken here: it registers the generator with the loop, which closes it at its own end.
         with suppress(StopIteration):
             self._keeper.__anext__().send(None)
@@ -203,8 +203,6 @@ class Engine:
                 task.cancel()
             if late:
                 await asyncio.wait(late)
-        if self.journal is not None:
-            await self.journal.close()
         await self._keeper.aclose()
 
 
@@ -212,8 +210,8 @@ def _status_call(request_id: str) -> WireCall:
     return encode(ReadStatus(request_id=request_id))
 
 
-async def _keep(http: Http, threads: FileThreads) -> AsyncGenerator[None, None]:
-    """Hold connections and threads; a loop that ends closes its generators, and so these."""
+async def _keep(http: Http, threads: FileThreads, journal: "Journal | None") -> AsyncGenerator[None, None]:
+    """Hold connections, threads and the journal; a loop that ends closes its generators, and so these."""
     _open.add(http)
     try:
         yield
@@ -221,6 +219,8 @@ async def _keep(http: Http, threads: FileThreads) -> AsyncGenerator[None, None]:
         threads.close()
         await http.close()
         _open.discard(http)
+        if journal is not None:
+            await journal.close()
 
 
 def deadline_after(seconds: float | None) -> float:

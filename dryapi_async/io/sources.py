@@ -6,24 +6,21 @@ import stat
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Generator
 from contextlib import contextmanager, suppress
-from hashlib import blake2b
 from inspect import iscoroutine
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from attrs import frozen
 
 from dryapi_async.errors import SourceChangedError, SourceError, SourceNotReplayableError
 from dryapi_async.io.streams import SharedStream, share
+from dryapi_async.io.tally import Known, Tally, digest
 from dryapi_async.io.threads import OwnThread
 from dryapi_async.protocol.files import File, Source, describe, is_bytes
 from dryapi_async.protocol.media import SNIFF_BYTES
 
 Stamp = tuple[int, int, int, int]
-Known = tuple[int, bytes]
-"""The digest of the first so many bytes."""
 
-DIGEST_BYTES: Final = 16
-STRIDE_BYTES: Final = 1024 * 1024
+_CUT: Final = "The upload was cut off, and the service can't have taken it."
 
 
 @frozen(kw_only=True)
@@ -42,36 +39,10 @@ class Before:
     """What the attempt before found: the next one sends the same or refuses."""
 
     start: int
-    size: int
+    looked: Looked
     stamp: Stamp | None
     known: Known | None
     fixed: memoryview | None
-
-
-class Tally:
-    """The digest of what was read so far, held against what is known already. For what has no stamp that would tell of a change."""
-
-    def __init__(self, known: Known | None) -> None:
-        self._known = known
-        self._count = 0
-        self._hash = blake2b(digest_size=DIGEST_BYTES)
-        self.known: Known | None = known
-
-    def add(self, piece: bytes) -> bool:
-        """Add the next piece; False where it isn't what it was."""
-        view, same = memoryview(piece), True
-        if self._known is not None and self._count < self._known[0] <= self._count + len(piece):
-            left = self._known[0] - self._count
-            self._add(view[:left])
-            same, view = self._hash.digest() == self._known[1], view[left:]
-        self._add(view)
-        if self.known is None or self._count > self.known[0]:
-            self.known = self._count, self._hash.digest()
-        return same
-
-    def _add(self, view: memoryview) -> None:
-        self._hash.update(view)
-        self._count += len(view)
 
 
 class Reader:
@@ -89,6 +60,7 @@ class Reader:
         self.busy: bool = False
         """Whether one of its methods is at work now."""
         self._lock = threading.Lock()
+        self._looked: Looked | None = None
         self._closed = False
         self._fd: int | None = None
         self._memory: memoryview | None = None
@@ -104,7 +76,8 @@ class Reader:
     def renew(self) -> "Reader":
         """Make a reader for the next attempt: it reads the same bytes from the same place, or refuses."""
         known = None if self._tally is None else self._tally.known
-        before = Before(start=self._start, size=self._size, stamp=self._stamp, known=known, fixed=self._fixed)
+        assert self._looked is not None  # noqa: S101  only what was opened is opened again
+        before = Before(start=self._start, looked=self._looked, stamp=self._stamp, known=known, fixed=self._fixed)
         return Reader(self.file, before=before)
 
     @property
@@ -113,17 +86,25 @@ class Reader:
         inner = self.file.source
         return inner if isinstance(inner, AsyncIterable) and not hasattr(inner, "fileno") else None
 
-    def spend(self) -> None:
-        """Note that a one-shot source is read now, or refuse where it was read before. Doesn't block.
+    def check_unspent(self) -> None:
+        """Refuse a one-shot source that was read before. Doesn't block.
 
         Raises:
-            SourceNotReplayableError: A first attempt has read it, or another call reads it now.
+            SourceNotReplayableError: It was.
         """
         if self._spent:
             raise SourceNotReplayableError(
                 f"{self.label} can be read only once, and a first attempt has read it: make a new call with a fresh source.",
                 source=self.label,
             )
+
+    def spend(self) -> None:
+        """Note that a one-shot source is read now, or refuse where it was read before. Doesn't block.
+
+        Raises:
+            SourceNotReplayableError: A first attempt has read it, or another call reads it now.
+        """
+        self.check_unspent()
         if self._shared is None and isinstance(self.file.source, AsyncIterator):
             self._shared = share(self.file.source)
         if self._shared is not None and not self._shared.take(self):
@@ -138,26 +119,40 @@ class Reader:
         if self._shared is not None:
             self._shared.give_back(self)
 
+    def failed(self, error: BaseException) -> SourceError:
+        """Make the error for what a source raised."""
+        cause = error.strerror if isinstance(error, OSError) else None
+        return SourceError(f"{self.label} can't be read: {cause or f'{type(error).__name__}: {error}'}. {self._so}", source=self.label)
+
+    def gave_nothing(self, seconds: float | None) -> SourceError:
+        """Make the error for a source that hangs."""
+        return SourceError(f"{self.label} gave nothing for {seconds:g} s. {self._so} Look at what feeds it.", source=self.label)
+
+    @property
+    def _so(self) -> str:
+        return _CUT if self._looked else "Check the path, or what was opened: nothing was sent."
+
     @contextmanager
-    def _held(self, doing: str) -> Generator[None, None, None]:
+    def _held(self) -> Generator[None, None, None]:
         """Keep others out, and say what a user's object raises in this library's words."""
         try:
             with self._lock:
                 self.busy = True
-                if self._closed:
-                    raise SourceError(f"{self.label} was closed before it could be {doing}.", source=self.label)
+                self._check_open()
                 yield
         except SourceError:
             raise
-        except OSError as error:
-            raise SourceError(f"{self.label} can't be {doing}: {error.strerror or error}. Check it.", source=self.label) from error
         except Exception as error:
             # A user's own object may raise anything.
-            raise SourceError(f"{self.label} can't be {doing}: {type(error).__name__}: {error}. Mend it.", source=self.label) from error
+            raise self.failed(error) from error
         finally:
             self.busy = False
             if self._closed:
                 self._sweep()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SourceError(f"{self.label} was closed before it could be read.", source=self.label)
 
     def open(self) -> Looked:
         """Open the source and look at it.
@@ -166,9 +161,10 @@ class Reader:
             SourceError: It is gone, unreadable, a directory, no plain file, not binary, or empty.
         """
         try:
-            with self._held("read"):
+            with self._held():
                 looked = self._open()
-                self._settle(looked.size)
+                self._settle(looked)
+                self._looked = looked
         except SourceError:
             self.close()
             raise
@@ -181,7 +177,7 @@ class Reader:
         if is_bytes(inner):
             return self._open_memory(memoryview(inner))
         if isinstance(inner, str | os.PathLike):
-            return self._open_path(os.fsdecode(inner))
+            return self._open_path(os.fsdecode(cast("str | os.PathLike[str]", inner)))
         if self.pieces is not None:
             return Looked(name="", size=self.file.size or 0, head=b"")
         if isinstance(inner, io.TextIOBase):
@@ -194,15 +190,19 @@ class Reader:
             return self._open_fixed(memoryview(inner.getvalue())[self._start :])
         return self._open_stream(inner, os.path.basename(_name_of(inner)))  # noqa: PTH119  a text in, a text out
 
-    def _settle(self, size: int) -> None:
-        """Hold a size to what was said and seen of it before."""
-        self._size = size
-        if self._before is not None and self._before.size != size:
+    def _settle(self, looked: Looked) -> None:
+        """Hold what is known of it to what was said and seen before."""
+        self._size = size = looked.size
+        if self._before is not None and self._before.looked != looked:
             raise self._changed_since()
         if self.file.size is not None and self.file.size != size:
             raise SourceError(f"{self.label} has {size} bytes, not the {self.file.size} that File(size=) says.", source=self.label)
         if size == 0:
-            why = f"stands at its end, {self._start}: seek(0) first" if self._start else "is empty: the service takes no empty file"
+            why = (
+                f"is empty from where it stands, {self._start}: seek(0) first"
+                if self._start
+                else "is empty: the service takes no empty file"
+            )
             raise SourceError(f"{self.label} {why}.", source=self.label)
 
     def _changed_since(self) -> SourceChangedError:
@@ -219,7 +219,7 @@ class Reader:
         view = view.cast("B")
         if isinstance(view.obj, bytes):
             return self._open_fixed(view)
-        self._memory, known = view, (view.nbytes, _digest(view))
+        self._memory, known = view, (view.nbytes, digest(view))
         if self._before is not None and self._before.known != known:
             raise self._changed_since()
         self._tally = Tally(known)
@@ -278,7 +278,7 @@ class Reader:
             SourceChangedError: It ended early, or changed since it was opened.
             SourceError: It can't be read on.
         """
-        with self._held("read on"):
+        with self._held():
             piece = self._read(position, min(most, self._size - position))
             end = position + len(piece)
             changed = not piece or end > self._size or (self._tally is not None and not self._tally.add(bytes(piece)))
@@ -358,14 +358,6 @@ def source_changed(label: str, size: int) -> SourceChangedError:
         "Send it again once the file is at rest.",
         source=label,
     )
-
-
-def _digest(view: memoryview) -> bytes:
-    # In strides: a hash over all at once can't be left when the program ends.
-    total = blake2b(digest_size=DIGEST_BYTES)
-    for start in range(0, view.nbytes, STRIDE_BYTES):
-        total.update(view[start : start + STRIDE_BYTES])
-    return total.digest()
 
 
 def _stamp(found: os.stat_result) -> Stamp:

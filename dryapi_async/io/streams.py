@@ -34,16 +34,16 @@ class SharedStream:
     def look(self, start: int | None, most: int) -> tuple[int, int, Any]:
         """Say where a reader starts, how many bytes there are from there, and what the first ones are."""
         with self._lock:
-            if self.home is None:
-                self.home = self.stream.tell()
-            start = self.home if start is None else start
+            home: int = self.stream.tell() if self.home is None else self.home
+            self.home = home
+            start = home if start is None else start
             try:
                 self.stream.seek(0, os.SEEK_END)
                 size = self.stream.tell() - start
                 self.stream.seek(start)
                 return start, size, self.stream.read(most)
             finally:
-                self.stream.seek(self.home)
+                self.stream.seek(home)
 
     def read(self, reader: object, position: int, most: int) -> Any:
         """Read at a position, whoever else reads elsewhere."""

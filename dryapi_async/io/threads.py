@@ -35,7 +35,7 @@ class OwnThread(Executor):
             Thread(target=_run, args=(self._work,), name="dryapi-source", daemon=True).start()
         return future
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002  the base class's signature
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002, FBT002  the base class's signature
         """Let the thread end once it has done what it was given; nothing is waited for."""
         self._work.put(None)
 
@@ -80,6 +80,10 @@ class FileThreads:
     def start_in(self, thread: OwnThread | None, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
         """Run a function in a thread of its own, where there is one, else in the pool."""
         return asyncio.get_running_loop().run_in_executor(thread or self.executor, partial(function, *args, **kwargs))
+
+    def begin_in(self, thread: OwnThread | None, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Run a function in a thread of its own or in the pool, and wait for nothing."""
+        _ = self.start_in(thread, function, *args, **kwargs)
 
     def close(self) -> None:
         """Let the threads go: they end with the last piece of work that holds them, such as the close of a cut download's file."""

@@ -29,6 +29,8 @@ class Trail:
 
     key: str = field(factory=make_key)
     """Its key in the journal."""
+    label: str = ""
+    """What the user calls it in the journal."""
     patience: float = inf
     """Loop time until which somebody waits for it."""
     resubmit: bool = False
@@ -62,7 +64,8 @@ class Trail:
             JournalError: It can't be written: nothing was sent.
         """
         if self.journal is not None and call.billed:
-            await self.journal.intend(self.key, operation=call.slug, digest=digest_body(call, body), attempt=self.attempt)
+            digest = digest_body(call, body)
+            await self.journal.intend(self.key, operation=call.slug, digest=digest, attempt=self.attempt, label=self.label)
             self._written = "intent"
         self.billed, self.call, self.body, self.started_at = call.billed, call, body, time.time()
         # The last word before the wire: no step may lie between it and the sending.

@@ -1,19 +1,22 @@
 """Bodies of requests: they know their exact length, and whether a byte of the request may have left."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Final, cast
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final, ParamSpec, TypeVar, cast
 
 from aiohttp import Payload
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_writer import StreamWriter
 
 from dryapi_async.errors import DryAPIError, SourceError
-from dryapi_async.io.sources import Looked, Reader, source_changed
+from dryapi_async.io.sources import Looked, Reader, check_piece, source_changed
 from dryapi_async.io.threads import FileThreads
 from dryapi_async.protocol.media import OCTETS, match_name, sniff, type_of_name
 from dryapi_async.protocol.multipart import Layout, SizedFile, lay_out
 from dryapi_async.protocol.wire import FilePart, TextPart
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 PIECE_BYTES: Final = 256 * 1024
 """Read from disk at once: fewer thread hops than smaller ones, and no longer stall of the loop than larger ones."""
@@ -126,14 +129,15 @@ class FormBody(Body):
             return
         position = 0
         while position < size:
-            piece = await self._threads.start(reader.read, position, PIECE_BYTES)
+            piece = await call_reader(self._threads, reader, self._idle, reader.read, position, PIECE_BYTES)
             await self._put(stream, piece)
             position += len(piece)
 
     async def _send_pieces(self, stream: StreamWriter, reader: Reader, size: int) -> None:
         """Send what an async iterable gives, held to the size that was announced."""
         left = size
-        async for piece in reader.pieces or ():  # type: ignore[union-attr]  # pyright: ignore[reportGeneralTypeIssues]  one that is there
+        pieces = start_pieces(reader)
+        while (piece := await next_piece(reader, pieces, self._idle)) is not None:
             if len(piece) > left:
                 raise source_changed(reader.label, size)
             left -= len(piece)
@@ -141,6 +145,70 @@ class FormBody(Body):
                 await self._put(stream, memoryview(piece)[start : start + PIECE_BYTES])
         if left:
             raise source_changed(reader.label, size)
+        reader.give_back()
+
+
+def start_pieces(reader: Reader) -> AsyncIterator[object]:
+    """Begin to iterate over a user's async iterable.
+
+    Raises:
+        SourceError: It raised something.
+    """
+    assert reader.pieces is not None  # noqa: S101  for the type checker
+    try:
+        return aiter(reader.pieces)
+    except Exception as error:
+        raise reader.failed(error) from error
+
+
+async def next_piece(reader: Reader, pieces: AsyncIterator[object], idle: float | None) -> bytes | None:
+    """Wait for the next bytes of an async iterable, at most ``idle`` seconds; None where there are no more.
+
+    Raises:
+        SourceError: It gave nothing, or something else than bytes, or raised.
+    """
+    patience = asyncio.timeout(idle)
+    try:
+        async with patience:
+            while not (piece := check_piece(reader.label, await anext(pieces), "yield bytes")):
+                pass
+            return piece
+    except StopAsyncIteration:
+        return None
+    except SourceError:
+        raise
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # Not this upload was cancelled, but something of the user's that the iterable waited for.
+        raise reader.failed(error) from error
+    except Exception as error:
+        raise (reader.gave_nothing(idle) if patience.expired() else reader.failed(error)) from error
+
+
+async def call_reader(
+    threads: FileThreads, reader: Reader, idle: float | None, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Call a method of a reader in its thread, and wait at most ``idle`` seconds from when it began.
+
+    A call that hangs can't be interrupted: it keeps its thread, and what is open is closed after it. A user's file object has a thread
+    of its own. A path has one of the few for all, and waits in their queue before it begins, so that it may take twice the time.
+
+    Raises:
+        SourceError: The method's own, or that the source gave nothing.
+    """
+    work = threads.start_in(reader.thread, method, *args, **kwargs)
+    try:
+        while True:
+            begun = reader.thread is not None or reader.busy
+            done, _ = await asyncio.wait([work], timeout=idle)
+            if done:
+                return work.result()
+            if begun:
+                raise reader.gave_nothing(idle)
+    finally:
+        work.cancel()
 
 
 class Upload:
@@ -159,6 +227,8 @@ class Upload:
             SourceError: Names the file and the rule it breaks; nothing was sent.
         """
         if self._opened:
+            for reader in self._readers:
+                reader.check_unspent()
             self._readers = [self._renew(reader) for reader in self._readers]
         self._opened = True
         readers = iter(self._readers)
@@ -168,7 +238,7 @@ class Upload:
                 sized.append(part)
             else:
                 reader = next(readers)
-                sized.append(size_up(part, reader, await self._threads.start(reader.open)))
+                sized.append(size_up(part, reader, await call_reader(self._threads, reader, idle, reader.open)))
         files = [part for part in sized if isinstance(part, SizedFile)]
         return FormBody(lay_out(sized, boundary), files, self._readers, self._threads, idle=idle, progress=progress)
 
@@ -187,13 +257,18 @@ class Upload:
         """Make a reader for the next attempt; a one-shot source keeps its own, which knows whether it was read."""
         if reader.one_shot:
             return reader
-        self._threads.begin(reader.close)
+        self._let_go(reader)
         return reader.renew()
+
+    def _let_go(self, reader: Reader) -> None:
+        self._threads.begin_in(reader.thread, reader.close)
+        if reader.thread is not None:
+            reader.thread.shutdown()
 
     def close(self) -> None:
         """Close the files, each after the read that is out; nothing is waited for."""
         for reader in self._readers:
-            self._threads.begin(reader.close)
+            self._let_go(reader)
 
 
 def size_up(part: FilePart, reader: Reader, looked: Looked) -> SizedFile:

@@ -1,6 +1,7 @@
 """What may be uploaded: the sources a user gives, and what is said about them."""
 
 from collections.abc import AsyncIterable
+from inspect import iscoroutinefunction
 from typing import IO, Final, Protocol, TypeGuard, runtime_checkable
 
 from attrs import field, frozen
@@ -43,17 +44,31 @@ class File:
             raise InputError("File(File(...)): give the inner source once.")
         if not is_source(self.source) and not isinstance(self.source, AsyncIterable):
             raise InputError(f"File takes {_ACCEPTED} or an async iterable, not {type(self.source).__name__}.")
+        _refuse_async_read("File", self.source)
         if self.size is not None and not _is_count(self.size):  # pyright: ignore[reportUnnecessaryIsInstance]  untyped callers
             raise InputError(f"File(size=) must be a number of bytes over 0, not {self.size!r}.")
         if isinstance(self.source, AsyncIterable) and self.size is None:
             raise InputError("An async iterable needs File(..., size=<bytes>): the upload announces its exact length.")
-        for said in (self.name, self.content_type):
-            if said is not None and not (said.isprintable() and said):
-                raise InputError(f"File: {said!r} can't stand in a header.")
+        for word, said in (("name", self.name), ("content_type", self.content_type)):
+            if said is None:
+                continue
+            if not isinstance(said, str):  # pyright: ignore[reportUnnecessaryIsInstance]  untyped callers
+                raise InputError(f"File({word}=) must be text, not {type(said).__name__}.")
+            if not (said.isprintable() and said):
+                raise InputError(f"File({word}={said!r}) can't stand in a header: use printable characters.")
 
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _refuse_async_read(name: str, source: object) -> None:
+    """Refuse handles of aiofiles and their kin: their read() is a coroutine, and what iterates over them gives lines."""
+    if (hasattr(source, "fileno") or not hasattr(source, "__aiter__")) and iscoroutinefunction(getattr(source, "read", None)):
+        raise InputError(
+            f"{name}: {type(source).__name__} is read asynchronously: give the path, or a file that open(path, 'rb') opened. "
+            "It is read in threads of this library's own anyway."
+        )
 
 
 Source = str | PathLike | bytes | bytearray | memoryview | IO[bytes] | File
@@ -82,15 +97,20 @@ def check_source(name: str, value: object) -> None:
     if not isinstance(value, File) and not is_source(value):
         hint = ": wrap it in File(..., size=<bytes>)" if hasattr(value, "__aiter__") else ""
         raise InputError(f"{name} must be {_ACCEPTED}, not {type(value).__name__}{hint}.")
+    if not isinstance(value, File):
+        _refuse_async_read(name, value)
 
 
 def describe(source: object) -> str:
     """Name a source for a message: a path as it is, anything else by its kind and size."""
     if isinstance(source, File):
         return source.name or describe(source.source)
-    if _is_path(source):
-        return str(source)
-    if is_bytes(source):
-        return f"<{len(source)} bytes>"
-    name = getattr(source, "name", None)
+    try:
+        if _is_path(source):
+            return str(source)
+        if is_bytes(source):
+            return f"<{memoryview(source).nbytes} bytes>"
+        name = getattr(source, "name", None)
+    except Exception:  # noqa: BLE001  a released memoryview, a detached stream, a property of the user's: it is there for a message
+        name = None
     return name if isinstance(name, str) else f"<{type(source).__name__}>"

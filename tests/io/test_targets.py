@@ -1,11 +1,16 @@
 """P19: what a result is called, which format it has, and where it may lie."""
 
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dryapi_async import Client, DownloadError, Image, ImgRmbg, InputError
+from dryapi_async import Client, DownloadError, Image, ImgRmbg, InputError, Transcript
+from dryapi_async.io.downloads import Downloads
+from dryapi_async.operations.results import check_format, check_path
 from dryapi_async.simulator import Simulator
 
 from ..conftest import FOX, PNG, files_in, make_client, make_sim, seen
@@ -147,3 +152,155 @@ async def test_p19_save_from_every_side(client: Client, tmp_path: Path, finish: 
     else:
         path = await client.job((await call).ticket, type(FOX)).save(tmp_path / "fox.webp")
     assert path.read_bytes().startswith(HEADS["webp"])
+
+
+@pytest.mark.parametrize("length", [200, 241, 242, 250, 255])
+@pytest.mark.parametrize("letter", ["x", "\N{LATIN SMALL LETTER U WITH DIAERESIS}"], ids=["ascii", "two bytes each"])
+async def test_p19_a_name_as_long_as_the_file_system_takes_is_saved(image: Image, tmp_path: Path, length: int, letter: str) -> None:
+    name = letter * ((length - 4) // len(letter.encode()))
+    target = tmp_path / f"{name}{'x' * (length - 4 - len(name.encode()))}.png"
+    assert len(target.name.encode()) == length
+    assert await image.save(target) == target
+    assert files_in(tmp_path) == [target.name]
+
+
+async def test_p19_a_name_that_is_too_long_is_refused_before_anything_is_fetched(sim: Simulator, image: Image, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="File name too long"):
+        await image.save(tmp_path / f"{'x' * 252}.png")
+    assert not sim.storage_requests
+
+
+@pytest.mark.parametrize("request_id", ["../../../x", "a\0b", "/etc/passwd", "." * 300, "/" * 300, "x" * 300, "\n", "\ud800", ""])
+async def test_p19_no_id_of_the_network_leaves_the_folder(
+    client: Client, sim: Simulator, image: Image, tmp_path: Path, request_id: str
+) -> None:
+    """Whatever the service calls a job: files and texts."""
+    folder = tmp_path / "deep" / "er"
+    folder.mkdir(parents=True)
+    named = Image(request_id=request_id, url=image.url, door=downloads_of(client))
+    text = Transcript(request_id=request_id, text="fox", door=downloads_of(client))
+    for path in (await named.save(folder), await text.save(folder)):
+        assert path.parent == folder
+        assert path.is_file()
+        assert not path.name.startswith(".")
+        assert len(path.name.encode()) < 255
+    assert len(files_in(tmp_path)) == 4
+
+
+def downloads_of(client: Client) -> Downloads:
+    assert client._bound is not None
+    return client._bound.downloads
+
+
+@pytest.mark.parametrize(
+    "good", [None, "jpg", "webp", "JPG", ".jpeg", "jpe", "png", ".PNG", "mp4", "mp3", "wav", "flac", "ogg", "txt", "json"]
+)
+def test_p19_formats_that_some_result_has_are_taken(good: str | None) -> None:
+    check_format(good)
+
+
+@pytest.mark.parametrize("wrong", ["jpgg", "jpg ", "", ".", "jp", "image/jpeg", "fox.jpg", "tiff", 7, b"jpg", True, [], ("jpg",)])
+def test_p19_a_format_that_no_result_has_is_an_input_error(wrong: Any) -> None:
+    with pytest.raises(InputError, match="'jpg', 'webp', or None for the file as the service made it"):
+        check_format(wrong)
+
+
+async def test_p19_every_results_own_ending_is_a_format(client: Client, image: Image) -> None:
+    check_format(image.default_ending)
+    assert (await image.read(image.default_ending)).startswith(HEADS["png"])
+
+
+class Place:
+    """A PathLike of whatever it is given."""
+
+    def __init__(self, given: Any) -> None:
+        self._given = given
+
+    def __fspath__(self) -> Any:
+        return self._given
+
+
+@pytest.mark.parametrize("good", ["fox.png", "/tmp", Path("fox.png"), Path(), ".", "a b\nc", "\udcff.png", Place("fox.png")])  # noqa: S108  nothing is written
+def test_p19_paths_are_str_or_pathlike(good: Any) -> None:
+    assert check_path(good) == Path(os.fspath(good))
+
+
+WRONG_PATHS = [None, b"fox.png", 7, 1.5, True, "", "a\0b", "\ud800.png", Place(b"fox.png"), Place(7), Place(""), [], ["fox.png"], object()]
+
+
+@pytest.mark.parametrize("wrong", WRONG_PATHS)
+async def test_p19_what_is_no_path_is_an_input_error(sim: Simulator, image: Image, wrong: Any) -> None:
+    with pytest.raises(InputError, match="str or PathLike"):
+        check_path(wrong)
+    with pytest.raises(InputError, match="str or PathLike"):
+        await image.save(wrong)
+    assert not sim.storage_requests
+
+
+@pytest.mark.parametrize("target", ["fox.png", ".", "old.png", "dangling", "link"])
+async def test_p19_a_good_target_is_found_good_and_left_as_it_is(client: Client, image: Image, tmp_path: Path, target: str) -> None:
+    (tmp_path / "old.png").write_bytes(b"an older result")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    (tmp_path / "link").symlink_to(tmp_path / "old.png")
+    there = files_in(tmp_path)
+    await downloads_of(client).check_target(tmp_path / target)
+    assert files_in(tmp_path) == there
+    assert (tmp_path / "old.png").read_bytes() == b"an older result"
+    assert (await image.save(tmp_path / target)).is_file()
+
+
+BAD_TARGETS = {
+    "missing folder": ("no/where.png", FileNotFoundError),
+    "file as folder": ("file/fox.png", NotADirectoryError),
+    "pipe": ("pipe", FileExistsError),
+    "device": ("null", FileExistsError),
+    "long name": ("x" * 256, OSError),
+    "long folder": ("x" * 256 + "/fox.png", OSError),
+    "circle": ("circle/fox.png", OSError),
+}
+
+
+@pytest.mark.parametrize(("target", "kind"), BAD_TARGETS.values(), ids=BAD_TARGETS)
+async def test_p19_a_bad_target_is_told_before_and_as_saving_tells_it(
+    sim: Simulator, client: Client, image: Image, tmp_path: Path, target: str, kind: type[OSError]
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to("/dev/null")
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    there = files_in(tmp_path)
+    with pytest.raises(kind) as before:
+        await downloads_of(client).check_target(tmp_path / target)
+    with pytest.raises(kind) as saving:
+        await image.save(tmp_path / target)
+    assert (type(before.value), before.value.errno) == (type(saving.value), saving.value.errno)
+    assert files_in(tmp_path) == there
+    assert not sim.storage_requests
+
+
+@pytest.fixture
+def locked_folder() -> Iterator[Path]:
+    """Give a folder that may not be written, to somebody whom its mode holds: for the while, root is nobody."""
+    with tempfile.TemporaryDirectory() as given:
+        folder = Path(given)
+        folder.chmod(0o555)
+        root = os.geteuid() == 0
+        if root:
+            os.seteuid(65534)
+        yield folder
+        if root:
+            os.seteuid(0)
+        folder.chmod(0o700)
+
+
+async def test_p19_a_folder_that_may_not_be_written_is_told_before(
+    sim: Simulator, client: Client, image: Image, locked_folder: Path
+) -> None:
+    with pytest.raises(PermissionError):
+        await downloads_of(client).check_target(locked_folder)
+    with pytest.raises(PermissionError):
+        await downloads_of(client).check_target(locked_folder / "fox.png")
+    with pytest.raises(PermissionError):
+        await image.save(locked_folder / "fox.png")
+    assert not sim.storage_requests
+    assert files_in(locked_folder) == []
