@@ -26,7 +26,7 @@ SHARE = 0.15
 PROGRAM = """
 import asyncio, sys
 from pathlib import Path
-from dryapi_async import Client, DownloadError, JobFailedError, Retry, SubmissionUnknownError, Timeouts, Txt2Img
+from dryapi_async import Client, DownloadError, JobFailedError, Limits, Retry, SubmissionUnknownError, Timeouts, Txt2Img
 
 key, url, folder, count = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
 
@@ -54,7 +54,7 @@ async def submit(client, index):
 async def main():
     for part in (folder / "out").glob(".dryapi-*.part"):
         part.unlink()
-    options = {"max_in_flight": 64, "pool_size": 200, "timeouts": Timeouts(idle=2), "retry": Retry(attempts=50, polls=1000)}
+    options = {"max_in_flight": 64, "pool_size": 200, "timeouts": Timeouts(idle=2), "retry": Retry(attempts=50, polls=1000), "limits": Limits.none()}
     async with Client(key, base_url=url, journal=folder / "jobs.db", **options) as client:
         left = await client.unfinished()
         rows = await client.journal.list()
