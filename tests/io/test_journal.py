@@ -49,6 +49,10 @@ def make_journal(path: Path) -> Journal:
     return Journal(path, base_url="https://api.example", account="a", busy_seconds=0.5)
 
 
+def modes(folder: Path) -> dict[str, int]:
+    return {one.name: stat.S_IMODE(one.stat().st_mode) for one in folder.iterdir()}
+
+
 async def begin(journal: Journal, key: str = "k") -> None:
     await journal.intend(key, operation="txt2img", digest="d" * 64, attempt=1)
 
@@ -125,14 +129,14 @@ async def test_the_files_are_the_owners_alone(tmp_path: Path) -> None:
     try:
         journal = make_journal(tmp_path / "j.db")
         await begin(journal)
-        found = {one.name: stat.S_IMODE(one.stat().st_mode) for one in tmp_path.iterdir()}
+        found = modes(tmp_path)
     finally:
         os.umask(old)
     assert {"j.db", "j.db-wal", "j.db-shm"} < set(found)
     assert len(found) == 4
     assert set(found.values()) == {0o600}
     await journal.close()
-    assert [one.name for one in tmp_path.iterdir()] == ["j.db"]
+    assert list(modes(tmp_path)) == ["j.db"]
 
 
 async def test_what_isnt_a_state_is_refused(tmp_path: Path) -> None:
