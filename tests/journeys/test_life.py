@@ -148,20 +148,56 @@ try:
 except asyncio.CancelledError:
     pass
 """
+WHAT_A_LOOP_LEAVES = """
+thread = SimThread()
+thread.start()
+ready.wait()
+client = Client(thread.sim.key, base_url=thread.sim.url, poll=0.01, journal=os.path.abspath("jobs.db"))
+
+async def submit():
+    patient()
+    return await client.call(FOX).result(timeout=30)
+
+async def give_up():
+    patient()
+    thread.sim.script("txt2img", Fault.delay(0.3))
+    try:
+        async with asyncio.timeout(0.1):
+            await client.call(FOX)
+    except TimeoutError:
+        await asyncio.sleep(0.5)
+
+async def look(image):
+    patient()
+    (orphan,) = client.orphans
+    assert (await image.read()).startswith(b"\\x89PNG")
+    await image.save(os.path.abspath("fox.png"))
+    await orphan.save(os.path.abspath("orphan.png"))
+    assert [row.state for row in await client.journal.list()] == ["saved", "saved"]
+    await client.aclose()
+
+image = asyncio.run(submit())
+asyncio.run(give_up())
+asyncio.run(look(image))
+assert thread.sim.jobs_billed == 2
+thread.loop.call_soon_threadsafe(thread.over.set)
+thread.join()
+"""
 
 
 @pytest.mark.parametrize(
     "program",
-    [FIFTY_CALLS, FIVE_LOOPS, NEVER_CLOSED, OPENED_AND_DROPPED, CUT_OFF],
+    [FIFTY_CALLS, FIVE_LOOPS, WHAT_A_LOOP_LEAVES, NEVER_CLOSED, OPENED_AND_DROPPED, CUT_OFF],
     ids=[
         "p12 fifty calls, then close",
         "p11 five loops, no close",
+        "p11 results, orphans and journal of an earlier loop",
         "p12 never closed",
         "p12 dropped",
         "p12 cut off in the middle of a submit",
     ],
 )
-def test_p12_nothing_is_left_and_nothing_is_said(program: str, tmp_path: Path) -> None:
+def test_p11_p12_nothing_is_left_and_nothing_is_said(program: str, tmp_path: Path) -> None:
     script = tmp_path / "program.py"
     script.write_text(textwrap.dedent(HEADER + program))
     command = [sys.executable, "-X", "dev", "-W", "error::ResourceWarning", str(script)]
