@@ -107,7 +107,7 @@ class Client:
     Args:
         api_key: The account's key; else DRYAPI_API_KEY.
         base_url: The service's host; else DRYAPI_BASE_URL, else `DRYAPI_URL`. Plain http is refused but for loopback or ``allow_http``.
-        limits: The account's limits by lane, as `Limits` says; else DRYAPI_LIMITS, else ``Limits.auto()``: guesses, and what the service tells.
+        limits: The account's limits by lane; else DRYAPI_LIMITS, else ``Limits.auto()``: guesses, and what the service tells.
         max_in_flight: Transfers (submits, downloads) at once; status reads and waits take no slot.
         timeouts: Seconds for each part of a request.
         retry: What may be sent again, and how often.
@@ -288,7 +288,8 @@ class Client:
     async def unfinished(self) -> tuple[Job[Any], ...]:
         """Take over the jobs that dead processes left in the journal, oldest first: paid for, and not saved yet. Nothing is sent.
 
-        Each is given to one caller only. A call whose answer a dead process didn't live to see is no job: ``client.journal.list("unknown")``.
+        Each is given to one caller only. A call whose answer a dead process didn't live to see is no job: look at
+        ``client.journal.list("unknown")``.
 
         Raises:
             ConfigurationError: The client was made without a journal.
@@ -310,7 +311,8 @@ class Client:
         engine = self._engine()
         found = await engine.find_answer(error.journal_key)
         if isinstance(found, Job):
-            return found
+            job: Job[Any] = found
+            return job
         if self._journal is None or error.journal_key is None:
             return None
         row = await self._journal.find(error.journal_key)

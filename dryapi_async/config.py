@@ -4,7 +4,7 @@ import os
 from collections.abc import Collection, Mapping
 from ipaddress import ip_address
 from math import isfinite
-from typing import Final
+from typing import Final, cast
 from urllib.parse import urlsplit
 
 from attrs import field, frozen
@@ -90,10 +90,12 @@ def _read_statuses(given: object) -> frozenset[int]:
     """Take statuses that may mean "not executed"; what is accepted or refused outright can't."""
     if not isinstance(given, Collection) or isinstance(given, str | bytes):
         raise ConfigurationError(f"Retry.unexecuted must be a set of statuses such as {{503}}, not {given!r}.")
-    for status in given:
+    statuses: set[int] = set()
+    for status in cast("Collection[object]", given):
         if not isinstance(status, int) or isinstance(status, bool) or not (status in {408, 425} or 500 <= status <= 599):  # noqa: PLR2004  5xx
             raise ConfigurationError(f"Retry.unexecuted takes 408, 425 and statuses from 500 to 599, not {status!r}.")
-    return frozenset(given)
+        statuses.add(status)
+    return frozenset(statuses)
 
 
 @frozen

@@ -20,6 +20,7 @@ from dryapi_async.io.http import Http
 from dryapi_async.io.sources import Reader
 from dryapi_async.io.threads import FileThreads
 from dryapi_async.io.trail import Trail
+from dryapi_async.io.uploads import call_reader
 from dryapi_async.operations.account import ListModels, Model, ReadStatus, read_models
 from dryapi_async.operations.base import JobOperation
 from dryapi_async.operations.limits import check_size, file_fields, find_problems
@@ -45,7 +46,7 @@ MOST_ORPHANS: Final = 1000
 class Engine:
     """One life of a client: from its first use on a loop to ``close()``, or to that loop's end."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  all that a client was given
         self,
         settings: Settings,
         *,
@@ -61,7 +62,7 @@ class Engine:
         self.settings: Settings = settings
         self.threads: FileThreads = FileThreads()
         self.http: Http = Http(settings, session=session, connector=connector, ssl=ssl)
-        self.journal: "Journal | None" = journal
+        self.journal: Journal | None = journal
         self.exchange: Exchange = Exchange(self.http, self.threads, settings, on_event, before=None if before is None else before.exchange)
         self.watcher: Watcher = Watcher(settings, self.read_status_once, self.exchange.tell)
         self.downloads: Downloads = Downloads(self.http, self.threads, self.exchange, self.read_status, fetched=self._note_saved)
@@ -180,12 +181,14 @@ class Engine:
         for name, kind, source in file_fields(request):
             reader = Reader(source)
             try:
-                looked = await self.threads.start(reader.open)
+                looked = await call_reader(self.threads, reader, self.settings.timeouts.idle, reader.open)
                 problems += check_size(name, kind, reader.label, looked.size)
             except SourceError as error:
                 problems.append(f"{name}: {error}")
             finally:
-                self.threads.begin(reader.close)
+                self.threads.begin_in(reader.thread, reader.close)
+                if reader.thread is not None:
+                    reader.thread.shutdown()
         return tuple(problems)
 
     async def close(self) -> None:

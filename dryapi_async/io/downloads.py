@@ -22,6 +22,7 @@ from dryapi_async.io.targets import check_target, part_name, rename, safe_name, 
 from dryapi_async.io.threads import FileThreads
 from dryapi_async.protocol.links import Link, check_link, follow, mask, private_address
 from dryapi_async.protocol.media import ending_for, sniff
+from dryapi_async.protocol.replies import read_limit_kind, read_retry_after
 from dryapi_async.protocol.retry import Again, Answered, Broke, decide
 from dryapi_async.protocol.status import Update
 from dryapi_async.protocol.unpack import Unpacker, read_coding
@@ -257,7 +258,7 @@ class Downloads:
                 )
             await self._renew(transfer)
             return
-        happened = Broke(sent=True) if failure is not None or response is None else Answered(status=response.status)
+        happened = Broke(sent=True) if failure is not None or response is None else self._read_refusal(response)
         chance = random.random()  # noqa: S311  jitter, no secret
         verdict = decide(happened, billed=False, attempt=transfer.attempt, retry=self._http.retry, chance=chance)
         can_go_on = transfer.position == 0 or transfer.validator is not None
@@ -270,6 +271,12 @@ class Downloads:
             f"The file of job {job} couldn't be fetched ({cause}) after {transfer.attempt} attempts; nothing is left on disk. "
             "Save it again later."
         ) from (failure if _is_clean(failure) else None)  # aiohttp's words may name the signed link: it stays out of tracebacks, too
+
+    def _read_refusal(self, response: aiohttp.ClientResponse) -> Answered:
+        """Say what a storage host answered in the table's words: a 429's time counts here as it does for the API."""
+        headers, now = {name.lower(): value for name, value in response.headers.items()}, self._exchange.wall()
+        retry_after, kind = read_retry_after(headers, None, now=now), read_limit_kind(headers, None, now=now)
+        return Answered(status=response.status, retry_after=retry_after, daily=kind == "daily")
 
     async def _renew(self, transfer: Transfer) -> None:
         """Take a fresh link from one status read."""
@@ -327,7 +334,9 @@ def _coding(job: str, response: aiohttp.ClientResponse) -> str | None:
     try:
         return read_coding(", ".join(response.headers.getall("Content-Encoding", [])))
     except ValueError as error:
-        raise DownloadError(f"The storage host packed job {job}'s file ({mask(str(error))}) although it was asked not to.") from None
+        raise DownloadError(
+            f"The storage host packed job {job}'s file ({mask(str(error))}) although it was asked not to. Save it again later."
+        ) from None
 
 
 def _refuse_page(link: Link, response: aiohttp.ClientResponse, head: bytes) -> None:

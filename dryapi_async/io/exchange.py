@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import random
-import secrets
 import time
 from collections.abc import Callable
 from math import inf
@@ -104,7 +103,7 @@ class Exchange:
         try:
             if upload is not None and self.pacing.must_wait(call.lane, slot=call.billed):
                 # A missing file is told now, not after an hour's queue.
-                await upload.look()
+                await upload.look(idle=self._settings.timeouts.idle)
             retry = self._settings.retry if attempts is None else evolve(self._settings.retry, attempts=attempts)
             while True:
                 outcome = await self._attempt(call, upload, deadline, trail)
@@ -177,7 +176,7 @@ class Exchange:
         async with Passage(self.pacing, call.lane, slot=call.billed, request=call.name, deadline=deadline) as passage:
             if self._now() >= deadline:
                 raise RequestTimeoutError(f"{call.name}: the time given was over before it could be sent. Nothing was sent.")
-            started, body = self._now(), await self._open_body(call, upload)
+            started, body = self._now(), await self._open_body(call, upload, trail)
             trail.waits_for = "a free connection"
             await trail.begin(call, body)
             passage.may_count = True
@@ -204,10 +203,11 @@ class Exchange:
         status, error = (outcome.status, None) if isinstance(outcome, Answer) else (None, outcome.cause)
         self.tell(Attempt(request=call.name, number=trail.attempt, seconds=seconds, status=status, error=error))
 
-    async def _open_body(self, call: WireCall, upload: Upload | None) -> Body | None:
+    async def _open_body(self, call: WireCall, upload: Upload | None, trail: Trail) -> Body | None:
         idle = self._settings.timeouts.idle
         if upload is not None:
-            return await upload.open(f"dryapi-{secrets.token_hex(16)}", idle=idle, progress=self._progress(call))
+            # One boundary for all attempts: a repeated upload is the same to the byte.
+            return await upload.open(f"dryapi-{trail.boundary}", idle=idle, progress=self._progress(call))
         return None if call.content is None else TextBody(call.content, idle=idle)
 
     def _progress(self, call: WireCall) -> Callable[[int, int], None] | None:

@@ -1,5 +1,6 @@
 """The address guard: a result link mustn't reach into this network, whatever its host's name leads to."""
 
+import asyncio
 from typing import Final, cast
 
 import aiohttp
@@ -7,6 +8,14 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from attrs import frozen
 
 from dryapi_async.protocol.links import LinkRules, is_private
+
+GO_AHEAD_SECONDS: Final = 1.0
+"""An upload that asked first and got no answer is sent after so long: many servers and proxies don't know the question."""
+
+
+def _go_ahead(asked: asyncio.Future[bool]) -> None:
+    if not asked.done():
+        asked.set_result(True)
 
 
 class PrivateAddressError(aiohttp.ClientError):
@@ -48,7 +57,12 @@ class AddressGuard:
                     peer: object = conn.transport.get_extra_info("peername")
                     if isinstance(peer, tuple):
                         guard.judge(self.url.host or "", str(cast("tuple[object, ...]", peer)[0]))
-                return await super().send(conn)
+                response = await super().send(conn)
+                # RFC 9110, 10.1.1: who asked with Expect doesn't wait for ever. aiohttp would; its read time-out begins after the body.
+                asked: asyncio.Future[bool] | None = getattr(self, "_continue", None)
+                if asked is not None:
+                    self.loop.call_later(GO_AHEAD_SECONDS, _go_ahead, asked)
+                return response
 
         return GuardedRequest
 

@@ -217,10 +217,12 @@ class Http:
 
     def _break(self, call: WireCall, body: Body | None, status: int | None, error: Exception, *, began: bool = True) -> Broken:
         """Read what an exception says: whether anything was sent, where it broke, and the error it is for a reading."""
-        unsent = not began or isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+        unsent = not began or isinstance(
+            error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.ClientHttpProxyError
+        )
         sent = body.sent if body is not None else not unsent
         phase = "reading" if status is not None else _phase(body) if sent else "connecting"
-        cause = mask(f"{type(error).__name__}: {error}".rstrip(": "))
+        cause = _words_of(error)
         if body is not None and body.error is not None:
             cause = str(body.error)
         where = urlsplit(self._settings.base_url).netloc
@@ -282,6 +284,13 @@ class Http:
             # aiohttp closes the connection under a reader without waking it: measured, it waits for ever.
             response.content.set_exception(aiohttp.ClientConnectionError("the client was closed"))
         await self.session.close()
+
+
+def _words_of(error: Exception) -> str:
+    """Say an exception in words, without what the other side may have put into it."""
+    if isinstance(error, aiohttp.ServerDisconnectedError) and not isinstance(error.message, str):
+        return type(error).__name__  # aiohttp keeps the broken answer's headers there
+    return mask(f"{type(error).__name__}: {error}".rstrip(": "))
 
 
 def _watch_headers() -> aiohttp.TraceConfig:

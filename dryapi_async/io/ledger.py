@@ -5,7 +5,7 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -235,7 +235,7 @@ class Ledger:
                     db.execute(statement)
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _explained(self) -> Generator[None]:
         """Say what is wrong with the file, and what to do."""
         try:
             yield
@@ -258,7 +258,7 @@ class Ledger:
             ) from error
 
     @contextmanager
-    def _transaction(self, db: sqlite3.Connection) -> Iterator[None]:
+    def _transaction(self, db: sqlite3.Connection) -> Generator[None]:
         db.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -271,7 +271,7 @@ class Ledger:
         self.commits += 1
 
     @contextmanager
-    def _opened(self) -> Iterator[sqlite3.Connection]:
+    def _opened(self) -> Generator[sqlite3.Connection]:
         self.open()
         assert self._db is not None  # noqa: S101  for the type checker
         with self._explained():

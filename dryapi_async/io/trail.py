@@ -29,6 +29,7 @@ class Trail:
 
     key: str = field(factory=make_key)
     """Its key in the journal."""
+    boundary: str = field(factory=make_key, repr=False)
     label: str = ""
     """What the user calls it in the journal."""
     patience: float = inf

@@ -83,7 +83,9 @@ def read_models(body: object) -> ModelPage:
     """
     rows = unwrap(unwrap(body))
     if not is_list(rows):
-        raise ResponseError(f"The answer has no list of models: {excerpt(body)}", excerpt=excerpt(body))
+        raise ResponseError(
+            f"The answer has no list of models; check base_url, or try again later. It begins: {excerpt(body)}", excerpt=excerpt(body)
+        )
     models = tuple(model for row in rows if is_object(row) and (model := _read_model(row)) is not None)
     meta = _find_meta(body)
     page = _read_count(meta.get("current_page", meta.get("page")))

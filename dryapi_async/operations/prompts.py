@@ -37,7 +37,7 @@ def read_enhanced(body: object) -> EnhancedPrompt:
     inner = unwrap(body)
     prompt = inner.get("prompt") if is_object(inner) else None
     if not is_object(inner) or not isinstance(prompt, str):
-        raise ResponseError(f"The answer has no prompt: {excerpt(body)}", excerpt=excerpt(body))
+        raise ResponseError(f"The answer has no prompt; check base_url. It begins: {excerpt(body)}", excerpt=excerpt(body))
     return EnhancedPrompt(prompt=prompt, negative_prompt=read_text(inner.get("negative_prompt")))
 
 

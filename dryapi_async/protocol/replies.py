@@ -64,7 +64,7 @@ def read_request_id(body: object) -> str:
     inner = unwrap(body)
     found = inner.get("request_id") if is_object(inner) else None
     if isinstance(found, bool) or not isinstance(found, str | int) or found == "":
-        raise ResponseError(f"The answer has no request_id: {excerpt(body)}", excerpt=excerpt(body))
+        raise ResponseError(f"The answer has no request_id; check base_url. It begins: {excerpt(body)}", excerpt=excerpt(body))
     return str(found)
 
 
@@ -75,7 +75,9 @@ def read_money(body: object, *names: str) -> Decimal:
             amount = _read_decimal(place.get(name)) if is_object(place) else None
             if amount is not None:
                 return amount
-    raise ResponseError(f"The answer has no {names[0]}: {excerpt(body)}", excerpt=excerpt(body))
+    raise ResponseError(
+        f"The answer has no {names[0]}; check base_url, or try again later. It begins: {excerpt(body)}", excerpt=excerpt(body)
+    )
 
 
 def _read_decimal(value: object) -> Decimal | None:
@@ -127,6 +129,8 @@ def read_error(status: int, headers: Mapping[str, str], content: bytes, *, reque
         hint = _HINTS[402]
     elif cls is ServerError:
         hint = "The service or its gateway is in trouble: try later"
+    elif cls is StatusError and not hint:
+        hint = "Nothing was billed: check the request against the service's words"
     text = ". ".join(
         part.rstrip(".") for part in (f"{request} was refused with {status}: {message}", _field_text(errors, message), hint) if part
     )

@@ -110,7 +110,9 @@ def read_update(body: object, *, source: UpdateSource = "read") -> Update:
     job = unwrap(body)
     word = job.get("status") if is_object(job) else None
     if not is_object(job) or not isinstance(word, str):
-        raise ResponseError(f"A job's status came without a word for its state: {excerpt(body)}", excerpt=excerpt(body))
+        raise ResponseError(
+            f"A job's status came without a word for its state; read it again later. It begins: {excerpt(body)}", excerpt=excerpt(body)
+        )
     code, reason = _read_failure(job)
     return Update(
         state=_WORDS.get(word.strip().lower().replace("-", "_"), JobState.PROCESSING),

@@ -35,7 +35,7 @@ class Change:
 
 def rewrite(path: Path) -> None:
     with path.open("rb+") as file:
-        file.seek(len(PNG))
+        file.seek(-100, os.SEEK_END)
         file.write(b"another picture")
 
 
@@ -111,15 +111,19 @@ async def test_p10_a_file_whose_name_goes_to_another_is_sent_whole_as_it_was(
     assert seen(sim, "img2img")[0].files[0].sha256 == sha256(PICTURE * 4)
 
 
-async def test_p09_a_file_that_changed_between_two_attempts_is_refused(sim: Simulator, tmp_path: Path) -> None:
+@pytest.mark.parametrize("as_file", [False, True], ids=["path", "open file"])
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+async def test_p09_a_file_that_changed_between_two_attempts_is_refused(
+    sim: Simulator, tmp_path: Path, change: Callable[[Path], object], as_file: bool
+) -> None:
     path = old_file(tmp_path)
 
-    def change(event: object) -> None:
+    def hook(event: object) -> None:
         if isinstance(event, RateLimited):
-            path.write_bytes(PICTURE)
+            change(path)
 
-    async with make_client(sim, on_event=change) as client:
+    async with make_client(sim, on_event=hook) as client:
         sim.script("img2img", Fault.rate_limited(retry_after=2))
-        with pytest.raises(SourceChangedError):
-            await edit(client, image=path)
+        with path.open("rb") as file, pytest.raises(SourceChangedError, match="changed since the first attempt"):
+            await edit(client, image=file if as_file else path)
     assert (len(seen(sim, "img2img")), sim.jobs_billed) == (1, 0)

@@ -13,6 +13,9 @@ import aiohttp
 import pytest
 
 from dryapi_async import Client, File, Job, SourceError, Timeouts
+from dryapi_async.io.sources import Reader
+from dryapi_async.io.threads import MOST_THREADS, FileThreads
+from dryapi_async.io.uploads import call_reader
 from dryapi_async.simulator import Simulator
 from dryapi_async.testing.clock import hold_clock
 
@@ -154,6 +157,30 @@ async def test_p02_a_file_object_that_hangs_when_it_is_opened_sends_nothing(sim:
         gate.set()
         await no_threads_left()
     assert not sim.requests
+
+
+class HungPath:
+    """A path that hangs, as one on a lost network drive does."""
+
+    def __fspath__(self) -> str:
+        Blocked.gate.wait(60)
+        return "nowhere.png"
+
+
+async def test_p02_a_path_that_hangs_is_given_up_and_one_that_waits_for_a_thread_isnt(tmp_path: Path, gate: threading.Event) -> None:
+    (tmp_path / "fox.png").write_bytes(PICTURE)
+    threads, reader, paths = FileThreads(), Reader(tmp_path / "fox.png"), [Reader(HungPath()) for _ in range(MOST_THREADS)]
+    with hold_clock():
+        hung = [asyncio.create_task(call_reader(threads, one, 0.2, one.open)) for one in paths]
+        waiting = asyncio.create_task(call_reader(threads, reader, 0.1, reader.open))
+        outcomes = await asyncio.gather(*hung, return_exceptions=True)
+        assert {str(one).partition(" gave")[2][:19] for one in outcomes} == {" nothing for 0.2 s."}
+        assert not waiting.done()
+        gate.set()
+        assert (await waiting).size == len(PICTURE)
+    for one in (reader, *paths):
+        one.close()
+    threads.close()
 
 
 async def test_p29_file_objects_that_block_hold_no_reading_up(gate: threading.Event) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from dryapi_async import Client, File, Job, SourceChangedError, SourceNotReplayableError
 from dryapi_async.events import BytesSent, RateLimited
+from dryapi_async.io.sources import Reader
 from dryapi_async.io.streams import share
 from dryapi_async.simulator import Fault, Simulator
 
@@ -191,6 +192,17 @@ def overwrite(stream: Any) -> None:
     stream.seek(7)
     stream.write(b"another picture")
     stream.seek(position)
+
+
+def test_p10_a_piece_of_memory_stays_what_was_looked_at() -> None:
+    # The loop of Python 3.12 and later keeps what it was given, not a copy of it, until the socket takes it.
+    memory = bytearray(PICTURE)
+    reader = Reader(memory)
+    reader.open()
+    piece = reader.read(0, len(memory))
+    flip(memory)
+    assert piece == PICTURE
+    reader.close()
 
 
 def rewrite(stream: io.BytesIO) -> None:

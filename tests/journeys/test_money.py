@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -344,6 +345,27 @@ class TestExpect100:
             sim.script("img2img", Fault.rate_limited(retry_after=2, early=True))
             await edit(client, image=PNG + bytes(2_000_000))
             assert (len(seen(sim, "img2img")), sim.jobs_billed) == (2, 1)
+
+    async def test_a_server_that_doesnt_know_the_question_gets_the_body(self) -> None:
+        """A bare server that never says 100, and answers once the whole body is there."""
+        taken: list[int] = []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(re.search(rb"Content-Length: (\d+)", head)[1])  # type: ignore[index]  # it is there
+            taken.append(len(await reader.readexactly(length)))
+            body = b'{"data": {"request_id": "r-1"}}'
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+            await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server, Client("1|key", base_url=f"http://127.0.0.1:{port}", expect100=True) as client:
+            job = await edit(client, image=PNG + bytes(2_000_000))
+            assert job.id == "r-1"
+            assert taken[0] > 2_000_000
+            assert now() == pytest.approx(1, abs=0.1)
 
     async def test_a_cut_before_the_go_ahead_is_still_unknown(self, sim: Simulator) -> None:
         async with make_client(sim, expect100=True) as client:

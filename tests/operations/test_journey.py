@@ -4,6 +4,7 @@ import hashlib
 import inspect
 import io
 import json
+import math
 import wave
 from decimal import Decimal
 from pathlib import Path
@@ -204,10 +205,10 @@ async def test_measures_are_checked(client: Client) -> None:
 
 
 async def test_a_price_that_is_a_request_id_is_an_error_and_no_job_is_followed(simulator: Simulator, client: Client) -> None:
-    simulator.script("audiofile2txt/price-calculation", Fault.status(200, {"data": {"request_id": "x"}}))
+    simulator.script("audiofile2txt/price-calculation", Fault.status(200, {"data": {"request_id": "x"}}), times=math.inf)
     with pytest.raises(ResponseError, match="no price"):
         await client.audiofile2txt(audio=WAV, include_ts=True, model="WhisperLargeV3").price(duration_seconds=3)
-    assert [one.operation for one in simulator.requests] == ["audiofile2txt/price-calculation"]
+    assert [one.operation for one in simulator.requests] == ["audiofile2txt/price-calculation"] * 4
 
 
 async def test_the_account(simulator: Simulator, client: Client) -> None:
