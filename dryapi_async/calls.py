@@ -244,7 +244,8 @@ class JobCall(Call[Job[R_co]]):
             JobFailedError: The service says that the job failed.
             JobTimeoutError: The time was over; the job goes on.
         """
-        check_poll(poll)
+        self._touched = True
+        check_poll(poll, webhooks=bool(self._engine().settings.webhook_secrets))
         deadline = deadline_after(timeout)
         job = await self._finish_by(deadline)
         left = None if timeout is None else max(deadline - asyncio.get_running_loop().time(), 0.0)
@@ -264,7 +265,7 @@ class JobCall(Call[Job[R_co]]):
         What can be refused is refused before anything is paid for: a path that can't be written, an unknown format.
         """
         self._touched = True
-        check_poll(poll)
+        check_poll(poll, webhooks=bool(self._engine().settings.webhook_secrets))
         target = check_path(path)
         check_format(format)
         check_max_bytes(max_bytes)

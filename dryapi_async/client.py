@@ -1,13 +1,13 @@
 """The client: its life, and a line for each operation."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from hashlib import sha256
-from inspect import Parameter, iscoroutinefunction, signature
+from inspect import iscoroutinefunction
 from os import PathLike
 from ssl import SSLContext
-from types import MethodType, TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, Self, TypeVar, cast, overload
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
 import aiohttp
 
@@ -17,65 +17,17 @@ from dryapi_async.config import DEFAULT_TIMEOUT, Limits, Retry, Settings, Timeou
 from dryapi_async.engine import Engine
 from dryapi_async.errors import ClientClosedError, ClientLoopError, ConfigurationError, InputError, SubmissionUnknownError
 from dryapi_async.events import OnEvent
-from dryapi_async.job import Job, read_ticket
+from dryapi_async.job import Job, as_completed, read_ticket
+from dryapi_async.methods import instant_method, job_method
 from dryapi_async.operations import job_class
 from dryapi_async.operations.base import InstantOperation, JobOperation
 from dryapi_async.protocol.endpoint import FREE_LANE, PRICES_LANE
+from dryapi_async.tracking.board import Poll
 
 if TYPE_CHECKING:
     from dryapi_async.io.journal import Journal
 
-P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class _Method(Generic[P, R]):
-    """A client method made from a request class: its signature and its documentation are the class's."""
-
-    def __init__(self, operation: Callable[P, Any]) -> None:
-        self._operation = operation
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        operation: Any = self._operation
-
-        def method(client: "Client", **fields: Any) -> Any:
-            return cast("Any", client).call(operation(**fields))
-
-        described = signature(operation)
-        me = Parameter("self", Parameter.POSITIONAL_OR_KEYWORD)
-        made = "JobCall" if issubclass(operation, JobOperation) else "InstantCall"
-        method.__doc__, method.__module__ = operation.__doc__, owner.__module__
-        method.__name__, method.__qualname__ = name, f"{owner.__name__}.{name}"
-        vars(method)["__signature__"] = described.replace(parameters=[me, *described.parameters.values()], return_annotation=made)
-        self._method = method
-
-
-class job_method(_Method[P, R]):  # noqa: N801  it is written as a decorator is
-    """A method whose call makes a paid job."""
-
-    def __init__(self, operation: Callable[P, JobOperation[R]]) -> None:
-        super().__init__(operation)
-
-    @overload
-    def __get__(self, client: None, owner: type) -> Self: ...
-    @overload
-    def __get__(self, client: "Client", owner: type) -> Callable[P, JobCall[R]]: ...
-    def __get__(self, client: "Client | None", owner: type) -> "Self | Callable[P, JobCall[R]]":
-        return cast("Any", self._method) if client is None else cast("Callable[P, JobCall[R]]", MethodType(self._method, client))
-
-
-class instant_method(_Method[P, R]):  # noqa: N801  it is written as a decorator is
-    """A method whose call is answered at once."""
-
-    def __init__(self, operation: Callable[P, InstantOperation[R]]) -> None:
-        super().__init__(operation)
-
-    @overload
-    def __get__(self, client: None, owner: type) -> Self: ...
-    @overload
-    def __get__(self, client: "Client", owner: type) -> Callable[P, InstantCall[R]]: ...
-    def __get__(self, client: "Client | None", owner: type) -> "Self | Callable[P, InstantCall[R]]":
-        return cast("Any", self._method) if client is None else cast("Callable[P, InstantCall[R]]", MethodType(self._method, client))
 
 
 def check_lanes(limits: Limits) -> None:
@@ -117,6 +69,9 @@ class Client:
         pool_size: Connections; raised to ``max_in_flight`` if smaller. Of a given connector its own limit counts.
         poll: Seconds between status reads of a job; None is the learned cadence.
         webhook_url: A default for all submits.
+        webhook_secret: What webhooks are signed with (several while one is rotated out); else DRYAPI_WEBHOOK_SECRET.
+        client_id: The account's id on the websocket, which turns push on; else DRYAPI_CLIENT_ID.
+        push_url: The websocket's whole URL with its key, where it isn't the service's own; else DRYAPI_PUSH_URL.
         storage_hosts: Hosts whose results are taken over http or from private addresses.
         allow_http: Send the key over plain http to a host that isn't this machine.
         check: Compare each request with its model's limits before it is submitted (one read of the models), and refuse with InputError.
@@ -142,6 +97,9 @@ class Client:
         pool_size: int = 100,
         poll: float | None = None,
         webhook_url: str | None = None,
+        webhook_secret: str | Sequence[str] | None = None,
+        client_id: str | None = None,
+        push_url: str | None = None,
         storage_hosts: Sequence[str] = (),
         allow_http: bool = False,
         check: bool = False,
@@ -163,6 +121,9 @@ class Client:
             pool_size=pool_size,
             poll=poll,
             webhook_url=webhook_url,
+            webhook_secret=webhook_secret,
+            client_id=client_id,
+            push_url=push_url,
             storage_hosts=storage_hosts,
             allow_http=allow_http,
             check=check,
@@ -268,6 +229,17 @@ class Client:
         if found.endpoint.slug != slug:
             raise InputError(f"{ticket!r} is a ticket of {slug!r}, not of {found.__name__}.")
         return Job(request_id, found, self._engine)
+
+    def as_completed(self, jobs: Iterable[Job[R]], *, timeout: float | None = DEFAULT_TIMEOUT, poll: Poll = None) -> AsyncIterator[Job[R]]:
+        """Iterate over jobs in the order in which they end, failed ones, too; leaving the loop cancels nothing but the waiting.
+
+        ``await job.result()`` then gives the result, or raises JobFailedError, without waiting. Arguments as in ``Job.result``.
+
+        Raises:
+            JobTimeoutError: The time was over for one of them; all go on.
+            PollingFailedError: Too many reads of one of them failed in a row.
+        """
+        return as_completed(jobs, timeout=timeout, poll=poll)
 
     @property
     def orphans(self) -> tuple[Job[Any], ...]:

@@ -1,7 +1,7 @@
 """What a client is told once: key, hosts, time-outs, retry. Plain data, checked when it is made."""
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from ipaddress import ip_address
 from math import isfinite
 from typing import Final, cast
@@ -237,6 +237,19 @@ def _read_key(given: str) -> str:
     return key
 
 
+def _read_secrets(given: object) -> tuple[str, ...] | None:
+    """Take one webhook secret or several (while one is rotated out)."""
+    if given is None:
+        return None
+    secrets = (given,) if isinstance(given, str) else tuple(cast("Sequence[object]", given)) if isinstance(given, Sequence) else ()
+    found = tuple(secret for secret in secrets if isinstance(secret, str) and secret)
+    if not found or len(found) != len(secrets):
+        raise ConfigurationError(
+            "webhook_secret must be a secret, or several while one is rotated out; an empty one would verify anything."
+        )
+    return found
+
+
 @frozen(kw_only=True)
 class Settings:
     """Everything a client is told that is plain data; the key is in no repr."""
@@ -250,6 +263,9 @@ class Settings:
     pool_size: int = 100
     poll: float | None = None
     webhook_url: str | None = None
+    webhook_secret: str | Sequence[str] | None = field(default=None, repr=False)
+    client_id: str | None = None
+    push_url: str | None = None
     storage_hosts: tuple[str, ...] = ()
     proxy: str | None = field(default=None, repr=False)
     allow_http: bool = False
@@ -267,9 +283,18 @@ class Settings:
         _check_count("pool_size", self.pool_size)
         object.__setattr__(self, "pool_size", max(self.pool_size, self.max_in_flight))
         _check_seconds("poll", self.poll, zero=True)
+        object.__setattr__(self, "webhook_secret", _read_secrets(self.webhook_secret))
+        for name in ("client_id", "push_url", "webhook_url"):
+            if not isinstance(getattr(self, name), str | None):
+                raise ConfigurationError(f"{name} must be a str, not {type(getattr(self, name)).__name__}.")
         if isinstance(self.storage_hosts, str):
             raise ConfigurationError(f"storage_hosts must be a tuple of host names: write ({self.storage_hosts!r},).")
         object.__setattr__(self, "storage_hosts", tuple(host.lower() for host in self.storage_hosts))
+
+    @property
+    def webhook_secrets(self) -> tuple[str, ...]:
+        """The secrets that webhooks may be signed with; none, where none was given."""
+        return tuple(self.webhook_secret or ())
 
     @property
     def is_local(self) -> bool:
@@ -285,6 +310,13 @@ class Settings:
         options.setdefault("base_url", environ.get("DRYAPI_BASE_URL") or DRYAPI_URL)
         if "limits" not in options and environ.get("DRYAPI_LIMITS"):
             options["limits"] = Limits.parse(environ["DRYAPI_LIMITS"])
+        for name, variable in (
+            ("client_id", "DRYAPI_CLIENT_ID"),
+            ("push_url", "DRYAPI_PUSH_URL"),
+            ("webhook_secret", "DRYAPI_WEBHOOK_SECRET"),
+        ):
+            if environ.get(variable):
+                options.setdefault(name, environ[variable])
         for name in ("api_key", "base_url"):
             if not isinstance(options[name], str):
                 raise ConfigurationError(f"{name} must be a str, not {type(options[name]).__name__}.")

@@ -1,7 +1,7 @@
 """A handle on one paid job: a small value that outlives the process as its ticket."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from math import inf
 from os import PathLike
 from pathlib import Path
@@ -124,13 +124,7 @@ class Job(Generic[R_co]):
             PollingFailedError: Too many reads failed in a row; the job goes on.
         """
         engine, deadline = self._engine(), deadline_after(timeout)
-        if not self._known.finished:
-            waiter = self._join(engine, deadline, poll)
-            try:
-                while not self._known.finished:
-                    await self._next(engine, waiter, timeout)
-            finally:
-                engine.watcher.leave(waiter)
+        await self.wait(timeout=timeout, poll=poll)
         if self._known.state is JobState.ERROR:
             self._raise_failure()
         time = asyncio.timeout_at(None if deadline == inf else deadline)
@@ -146,6 +140,23 @@ class Job(Generic[R_co]):
             engine.note(self.id, "saved")
         return cast("R_co", result)
 
+    async def wait(self, *, timeout: float | None = DEFAULT_TIMEOUT, poll: Poll = None) -> Update:
+        """Wait until the job has ended, well or not, and give its last news; the result isn't fetched. Arguments as in `result`.
+
+        Raises:
+            JobTimeoutError: The time was over; the job goes on and can be waited for again.
+            PollingFailedError: Too many reads failed in a row; the job goes on.
+        """
+        engine, deadline = self._engine(), deadline_after(timeout)
+        if not self._known.finished:
+            waiter = self._join(engine, deadline, poll)
+            try:
+                while not self._known.finished:
+                    await self._next(engine, waiter, timeout)
+            finally:
+                engine.watcher.leave(waiter)
+        return self._known
+
     async def save(
         self,
         path: str | PathLike[str],
@@ -160,7 +171,7 @@ class Job(Generic[R_co]):
         return await result.save(path, format, max_bytes=max_bytes)
 
     def _join(self, engine: Engine, deadline: float, poll: Poll) -> Waiter:
-        check_poll(poll)
+        check_poll(poll, webhooks=bool(engine.settings.webhook_secrets))
         submitted_at = self._submitted_at if self._submitted_at is not None else engine.made_at(self.id)
         return engine.watcher.join(self.id, self.ticket, submitted_at=submitted_at, known=self._known, poll=poll, deadline=deadline)
 
@@ -198,13 +209,33 @@ class Job(Generic[R_co]):
         )
 
 
-def check_poll(poll: Poll) -> None:
-    """Refuse what can't be seconds between reads.
+async def as_completed(jobs: Iterable[Job[R_co]], *, timeout: float | None, poll: Poll) -> AsyncIterator[Job[R_co]]:
+    """Give jobs back in the order in which they end."""
+    ended: asyncio.Queue[asyncio.Task[Update]] = asyncio.Queue()
+    waits = {asyncio.ensure_future(job.wait(timeout=timeout, poll=poll)): job for job in jobs}
+    for wait in waits:
+        wait.add_done_callback(ended.put_nowait)
+    try:
+        for _ in range(len(waits)):
+            wait = await ended.get()
+            await wait
+            yield waits.pop(wait)
+    finally:
+        for wait in waits:
+            wait.cancel()
+        if waits:
+            await asyncio.wait(waits)
+
+
+def check_poll(poll: Poll, *, webhooks: bool) -> None:
+    """Refuse what can't be seconds between reads; ``webhooks`` is whether there is a secret to verify them with.
 
     Raises:
         ConfigurationError: It is no such number.
     """
     if poll is False:
+        if webhooks:
+            return
         raise ConfigurationError("poll=False needs a webhook secret: without reads nothing else would ever tell a failure.")
     if poll is not None and not (is_finite_number(poll) and poll >= 0):
         raise ConfigurationError(f"poll must be seconds between reads, 0 or more, not {poll!r}.")
