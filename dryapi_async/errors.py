@@ -202,12 +202,14 @@ class RateLimitError(StatusError):
     """429: over a limit. Nothing was billed.
 
     ``kind`` is ``minute`` or ``daily``, ``retry_after`` the seconds that the service asks for, ``resets_at`` the unix time at which it
-    takes requests again, as far as it said so. ``ticket`` names the job whose status couldn't be read, where it was one.
+    takes requests again, as far as it said so. ``lane`` is set where the day's limit of a lane is used up here already: then nothing was
+    sent at all. ``ticket`` names the job whose status couldn't be read, where it was one.
     """
 
     kind: Literal["minute", "daily"] = "minute"
     retry_after: float | None = None
     resets_at: float | None = None
+    lane: str | None = None
     ticket: str | None = None
 
 
@@ -218,9 +220,10 @@ class ServerError(StatusError):
 class SubmissionUnknownError(DryAPIError):
     """A submit left this machine and its answer was lost: it may have been accepted and billed. It is never repeated by itself.
 
-    The service has no way to look it up. ``operation`` is the slug, ``digest`` the SHA-256 of the request, ``phase`` where it broke
+    The service has no way to look it up; ``await client.settle(error)`` looks for evidence here: a late answer, the journal. Make a new
+    call only if you accept to pay twice. ``operation`` is the slug, ``digest`` the SHA-256 of the request, ``phase`` where it broke
     (``sending``, ``waiting``, ``reading``, ``answered``), ``started_at`` and ``failed_at`` unix times, ``attempt`` which one it was,
-    ``cause`` why, in words, ``status`` the HTTP status if one came.
+    ``cause`` why, in words, ``status`` the HTTP status if one came, ``journal_key`` the call's key in the journal.
     """
 
     def __init__(  # noqa: PLR0913  all that is known about a payment
