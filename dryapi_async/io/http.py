@@ -269,6 +269,55 @@ class Http:
             proxy=self._proxy_for(url),
         )
 
+    async def connect_push(self, url: str, *, most_bytes: int, close_seconds: float) -> aiohttp.ClientWebSocketResponse:
+        """Open the push channel's websocket, at any host and so without the key. It takes a connection of the pool, but no place of the gate.
+
+        ``most_bytes`` bounds one message, ``close_seconds`` the wait for the server's farewell.
+
+        Raises:
+            aiohttp.ClientError: No such connection, or the answer was another address.
+        """
+        self.check_open()
+        address = URL(url, encoded=True)
+        proxy = self._proxy_for(address.with_scheme("https" if address.scheme == "wss" else "http"))
+        socket = await self.session.ws_connect(
+            address,
+            headers={"User-Agent": USER_AGENT},
+            timeout=aiohttp.ClientWSTimeout(ws_receive=None, ws_close=close_seconds),
+            max_msg_size=most_bytes,
+            ssl=self._ssl,
+            proxy=proxy,
+        )
+        # aiohttp follows redirects here and has no switch for it: who was sent elsewhere says nothing there.
+        if socket._response.history:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  no public way to it
+            await socket.close()
+            raise aiohttp.ClientConnectionError("the push server answered with another address")
+        return socket
+
+    async def authorise(self, path: str, socket_id: str, channel: str) -> Answer:
+        """Let the API sign a subscription of the push channel.
+
+        Raises:
+            aiohttp.ClientError: No answer came.
+            PoolTimeoutError: No connection came free in time.
+        """
+        self.check_open()
+        url = URL(self._settings.base_url + path, encoded=True)
+        async with (
+            self.gate,
+            self.session.post(
+                url,
+                json={"socket_id": socket_id, "channel_name": channel},
+                headers=self._headers,
+                timeout=self._timeout,
+                allow_redirects=False,
+                ssl=self._ssl,
+                proxy=self._proxy_for(url),
+            ) as response,
+        ):
+            with self.reading(response):
+                return Answer(status=response.status, headers=_lower(response.headers), content=await _read_whole(response))
+
     @contextmanager
     def reading(self, response: aiohttp.ClientResponse) -> Generator[None, None, None]:
         """Note an answer whose body is being read, so that closing the client ends that reading."""
