@@ -169,8 +169,8 @@ async def give_up():
 
 async def look(image):
     patient()
-    (orphan,) = client.orphans
     assert (await image.read()).startswith(b"\\x89PNG")
+    (orphan,) = client.orphans
     await image.save(os.path.abspath("fox.png"))
     await orphan.save(os.path.abspath("orphan.png"))
     assert [row.state for row in await client.journal.list()] == ["saved", "saved"]
