@@ -5,7 +5,6 @@ from dryapi_async import Client
 
 
 async def main() -> None:
-    Path("out").mkdir(exist_ok=True)
     async with Client(journal="jobs.db") as client:  # DRYAPI_API_KEY, DRYAPI_BASE_URL
         for job in await client.unfinished():  # what a process that died left: paid for, not saved yet
             print("saved", await job.save("out"))
@@ -13,4 +12,5 @@ async def main() -> None:
             print("unknown", row.operation, row.label, row.cause)
 
 
+Path("out").mkdir(exist_ok=True)
 asyncio.run(main())
