@@ -3,12 +3,14 @@
 import asyncio
 import logging
 import os
+import threading
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
+from weakref import WeakSet
 
 from dryapi_async.errors import ConfigurationError, JournalError
 from dryapi_async.io.ledger import BUSY_SECONDS, COMES_FROM, Intent, JournalRow, Ledger, Turn
@@ -29,18 +31,20 @@ class Journal:
     """A file that knows each paid call of an account: sqlite in WAL mode on a local disk (not NFS), mode 0600.
 
     Writes queue while one group is written, and the next group takes all that came meanwhile: one transaction for many jobs. It may be
-    used from one event loop after another, and by several processes at once.
+    used from one event loop after another, and by several processes at once. Don't open the file by other means in a process that has it
+    open: to close a copy's or a reader's handle takes sqlite's locks away (POSIX), and with them what keeps other processes from the log.
     """
 
     def __init__(self, path: str | PathLike[str], *, base_url: str, account: str, busy_seconds: float = BUSY_SECONDS) -> None:
         self._ledger = Ledger(Path(path).absolute(), base_url=base_url, account=account, busy_seconds=busy_seconds)
         self._thread: ThreadPoolExecutor | None = None
-        self._pid = 0
+        self._pid = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._queue: list[Pending] = []
-        self._writing: asyncio.Future[None] | None = None
+        self._writing: asyncio.Future[Sequence[JournalError | None]] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._opened = False
+        _ledgers.add(self._ledger)
 
     def __repr__(self) -> str:
         return f"<Journal {self._ledger.path}>"
@@ -56,7 +60,8 @@ class Journal:
         Raises:
             JournalError: It can't be trusted: locked, read-only, full, of a newer version.
         """
-        if not self._opened or self._loop is not asyncio.get_running_loop():
+        self._enter()
+        if not self._opened:
             await self._start(self._ledger.open)
             self._opened = True
 
@@ -111,15 +116,18 @@ class Journal:
 
     async def close(self) -> None:
         """Write what is left, and let go of the file; a later use opens it anew."""
-        if self._thread is None:
+        self._enter()
+        if self._thread is None and not self._queue:
             return
         try:
             await self._flush()
         finally:
-            await self._start(self._ledger.close)
-            self._opened = False
-            self._thread.shutdown(wait=False)
-            self._thread = None
+            closing = self._start(self._ledger.close)
+            thread, self._thread, self._opened = self._thread, None, False
+            if thread is not None:
+                # It does what it was given; what comes from now on opens the file anew, and is closed by the next close.
+                thread.shutdown(wait=False)
+            await asyncio.shield(closing)
 
     @property
     def commits(self) -> int:
@@ -127,17 +135,18 @@ class Journal:
         return self._ledger.commits
 
     def _enter(self) -> None:
-        """Follow the running loop; what an ended loop left is written by the next."""
+        """Follow the running loop; what an ended loop left is written by the next, what a forked child finds is its parent's to write."""
         loop = asyncio.get_running_loop()
+        if self._pid != os.getpid():
+            self._pid, self._queue, self._loop, self._thread, self._opened = os.getpid(), [], None, None, False
         if self._loop is not loop:
-            self._queue = [(write, None) for write, _ in self._queue]
+            # An intent that nobody was told of wasn't sent.
+            self._queue = [(write, None) for write, _ in self._queue if not isinstance(write, Intent)]
             self._loop, self._writing, self._timer = loop, None, None
 
     def _start(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
         self._enter()
-        if self._thread is None or self._pid != os.getpid():
-            # A forked child has no thread of its parent's.
-            self._pid = os.getpid()
+        if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="dryapi-journal")
         return asyncio.get_running_loop().run_in_executor(self._thread, partial(function, *args, **kwargs))
 
@@ -151,12 +160,12 @@ class Journal:
         await future
 
     async def _flush(self) -> None:
-        """Write what is queued, and wait for what is being written."""
+        """Write what is queued by now, before anything that is started after this; others may go on queueing."""
         self._enter()
         self._write()
-        while self._writing is not None:
+        if self._writing is not None:
+            # What is queued still is given to the thread as this ends, and so before what the caller gives it.
             await asyncio.wait([self._writing])
-            await asyncio.sleep(0)
 
     def _write(self) -> None:
         """Write a group, unless one is being written: then the next takes all that came meanwhile."""
@@ -169,20 +178,49 @@ class Journal:
         self._writing = self._start(self._ledger.apply, [write for write, _ in group])
         self._writing.add_done_callback(partial(self._end_write, group))
 
-    def _end_write(self, group: Sequence[Pending], written: asyncio.Future[None]) -> None:
+    def _end_write(self, group: Sequence[Pending], written: "asyncio.Future[Sequence[JournalError | None]]") -> None:
         self._writing = None
-        error = asyncio.CancelledError() if written.cancelled() else written.exception()
-        for write, future in group:
-            if future is None and error is not None:
+        failure = asyncio.CancelledError() if written.cancelled() else written.exception()
+        errors = written.result() if failure is None else [failure] * len(group)
+        for (write, future), error in zip(group, errors, strict=True):
+            if future is not None and not future.done():
+                _answer(future, error)
+            elif error is not None:
                 logger.warning("%s of %s isn't in the journal: %s", getattr(write, "state", "intent"), write.key, error)
-            elif future is None or future.done():
-                continue
-            elif error is None:
-                future.set_result(None)
-            else:
-                # Each waiter its own: a raised error collects the traceback of who raised it.
-                future.set_exception(JournalError(str(error)) if isinstance(error, JournalError) else error)
         self._write()
+
+
+def _answer(future: "asyncio.Future[None]", error: BaseException | None) -> None:
+    if error is None:
+        future.set_result(None)
+    else:
+        # Each waiter its own: a raised error collects the traceback of who raised it.
+        future.set_exception(JournalError(str(error)) if isinstance(error, JournalError) else error)
+
+
+_ledgers: Final[WeakSet[Ledger]] = WeakSet()
+_paused: Final[dict[int, list[Ledger]]] = {}
+
+
+def _pause() -> None:
+    """Wait until no file is in use, and keep it so: a fork in the middle of a write would leave its child sqlite's locks for ever."""
+    # In one order: two threads that fork at once wait for each other.
+    ledgers = _paused[threading.get_ident()] = sorted(_ledgers, key=id)
+    for ledger in ledgers:
+        ledger.in_use.acquire()
+
+
+def _go_on() -> None:
+    for ledger in _paused.pop(threading.get_ident(), ()):
+        ledger.in_use.release()
+
+
+def _go_on_in_child() -> None:
+    for ledger in _paused.pop(threading.get_ident(), ()):
+        ledger.disown()
+
+
+os.register_at_fork(before=_pause, after_in_parent=_go_on, after_in_child=_go_on_in_child)
 
 
 def _check_states(states: Collection[str]) -> None:

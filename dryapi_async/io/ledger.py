@@ -1,17 +1,19 @@
-"""The journal's file, as its one thread sees it: sqlite in WAL mode, and a lock file for each owner. Everything here blocks."""
+"""The journal's file: sqlite in WAL mode, and a lock file for each owner. Everything here blocks."""
 
 import fcntl
 import os
+import re
 import secrets
 import sqlite3
+import stat
+import threading
 import time
 from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
-from weakref import WeakSet
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from dryapi_async.errors import JournalError
 
@@ -19,6 +21,7 @@ VERSION: Final = 1
 """The schema's, in ``user_version``."""
 BUSY_SECONDS: Final = 5.0
 """So long another process may hold the file before that is an error."""
+_HINTS: Final = {"locked": "another program holds it", "full": "the disk is full", "readonly": "it can't be written"}
 _SCHEMA: Final = (
     """CREATE TABLE calls (
         key TEXT PRIMARY KEY, operation TEXT NOT NULL, digest TEXT NOT NULL, label TEXT NOT NULL, state TEXT NOT NULL, request_id TEXT,
@@ -102,52 +105,25 @@ class Turn:
     cause: str = ""
 
 
-_held: "WeakSet[OwnerLock]"
-
-
 class OwnerLock:
     """The sign that an owner lives: a lock on its own file, which the kernel frees at its death."""
 
     def __init__(self, path: Path) -> None:
-        """Take a fresh owner's lock beside the journal ``path``."""
-        self.pid: int = os.getpid()
-        while True:
-            self.owner: str = secrets.token_hex(8)
-            self._file = lock_file(path, self.owner)
-            self._fd: int | None = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with suppress(BlockingIOError, FileNotFoundError):
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Another may have taken the file for a dead one's, between its making and its lock, and removed it.
-                if os.stat(self._file).st_ino == os.fstat(self._fd).st_ino:  # noqa: PTH116  as fstat
-                    break
-            os.close(self._fd)
-        _remember(self)
+        """Take a fresh owner's lock beside the journal ``path``, inside a transaction: others look for the dead only inside theirs."""
+        self.owner: str = secrets.token_hex(8)
+        self._file = lock_file(path, self.owner)
+        self._fd: int = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        os.fchmod(self._fd, 0o600)
+        fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def release(self) -> None:
         """Let go: this owner is dead from now on."""
-        if self._fd is not None:
-            self._file.unlink(missing_ok=True)
-            self.forget()
+        self._file.unlink(missing_ok=True)
+        self.forget()
 
     def forget(self) -> None:
-        """Close the file without a word: a forked child isn't the owner."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
-
-
-def _remember(lock: OwnerLock) -> None:
-    """Let forked children drop the locks that they inherit: a lock lives until its last holder closes it."""
-    global _held  # noqa: PLW0603  made at first use, since nothing is made at import
-    if "_held" not in globals():
-        _held = WeakSet()
-        os.register_at_fork(after_in_child=_forget_all)
-    _held.add(lock)
-
-
-def _forget_all() -> None:
-    for lock in list(_held):
-        lock.forget()
+        """Close the file without a word: a forked child isn't the owner, and a lock lives until its last holder closes it."""
+        os.close(self._fd)
 
 
 def lock_file(path: Path, owner: str) -> Path:
@@ -159,8 +135,9 @@ def is_alive(path: Path, owner: str) -> bool:
     """Say whether an owner holds its lock."""
     try:
         fd = os.open(lock_file(path, owner), os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
+    except (FileNotFoundError, PermissionError) as error:
+        # Another user's can't be asked: it is let alone.
+        return isinstance(error, PermissionError)
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -171,18 +148,19 @@ def is_alive(path: Path, owner: str) -> bool:
 
 
 class Ledger:
-    """One open journal. All methods but the constructor are called from one thread."""
+    """One open journal. Its methods block, and wait for each other; a fork waits for them, too."""
 
     def __init__(self, path: Path, *, base_url: str, account: str, busy_seconds: float = BUSY_SECONDS) -> None:
         self.path: Path = path
         self.commits: int = 0
         """Transactions so far: a group of writes is one."""
-        self._base_url = base_url
-        self._account = account
+        self.in_use: threading.RLock = threading.RLock()
+        self._place = path
+        self._inode: tuple[int, int] | None = None
+        self._mine = (base_url, account)
         self._busy_seconds = busy_seconds
         self._lock: OwnerLock | None = None
         self._db: sqlite3.Connection | None = None
-        self._inherited: sqlite3.Connection | None = None
 
     @property
     def owner(self) -> str:
@@ -195,66 +173,60 @@ class Ledger:
         Raises:
             JournalError: It can't be trusted; nothing may be submitted.
         """
-        if self._db is not None and self._lock is not None and self._lock.pid == os.getpid():
-            return
-        # A forked child must not touch its parent's connection, not even to close it.
-        self._inherited, self._db = self._db, None
-        with self._explained():
-            _check_place(self.path)
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            db = sqlite3.connect(self.path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False)
+        with self.in_use, self._explained():
+            if self._db is not None:
+                return
+            _make_file(self.path)
+            self._inode = _identify(self.path)
+            # Lock files lie beside the file itself: it may have several names.
+            self._place = self.path.resolve()
+            self._db = sqlite3.connect(self.path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False)
             try:
-                self._prepare(db)
-                self._lock = OwnerLock(self.path)
-                self._db = db
-                with self._transaction(db):
-                    self._bury(db)
+                self._prepare(self._db)
+                with self._transaction(self._db):
+                    self._lock = OwnerLock(self._place)
+                    self._bury(self._db)
             except BaseException:
-                self._db = None
-                db.close()
-                if self._lock is not None:
-                    self._lock.release()
-                    self._lock = None
+                self.close()
                 raise
 
     def _prepare(self, db: sqlite3.Connection) -> None:
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version > VERSION:
-            raise JournalError(f"Journal {self.path} is of version {version}, newer than this package's {VERSION}: update the package.")
+        # Before anything is changed: it may be somebody else's.
+        self._is_new(db)
         (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise JournalError(f"Journal {self.path} can't be in WAL mode here ({mode}): put it on a local disk.")
         db.execute("PRAGMA synchronous = FULL")
         # Whether it can be written is known only by asking for it.
         with self._transaction(db):
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                if db.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
-                    raise JournalError(f"Journal {self.path} is another program's database: choose another file.")
-                for statement in _SCHEMA:
-                    db.execute(statement)
+            for statement in _SCHEMA if self._is_new(db) else ():
+                db.execute(statement)
+        for name in ("", "-wal", "-shm"):
+            _close_to_others(Path(f"{self._place}{name}"))
+
+    def _is_new(self, db: sqlite3.Connection) -> bool:
+        # In this order: another process may make the tables and the version, in one step, in between.
+        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version > VERSION:
+            raise JournalError(f"Journal {self.path} is of version {version}, newer than this package's {VERSION}: update the package.")
+        if tables and not (version == VERSION and "calls" in tables):
+            raise JournalError(f"Journal {self.path} is another program's database: choose another file.")
+        return not tables
 
     @contextmanager
     def _explained(self) -> Generator[None]:
         """Say what is wrong with the file, and what to do."""
         try:
             yield
-        except sqlite3.Error as error:
-            said = str(error)
-            hints = {
-                "locked": "another program holds it",
-                "full": "the disk is full",
-                "readonly": "it can't be written",
-                "not a database": "",
-            }
-            hint = next((hint for word, hint in hints.items() if word in said), "")
+        except (sqlite3.Error, OSError, ValueError) as error:
+            if isinstance(error, JournalError):
+                raise
+            said: str = getattr(error, "strerror", None) or str(error)
+            hint = next((f" ({hint})" for word, hint in _HINTS.items() if word in said), "")
             raise JournalError(
-                f"Journal {self.path} can't be used: {said}{f' ({hint})' if hint else ''}. Nothing is submitted without it: mend that, or "
-                "choose another file on a local disk."
-            ) from error
-        except OSError as error:
-            raise JournalError(
-                f"Journal {self.path} can't be used: {error.strerror or error}. Choose a file on a local disk that can be written."
+                f"Journal {self.path} can't be used: {said}{hint}. Nothing is submitted without it: mend that, or choose another file on a "
+                "local disk."
             ) from error
 
     @contextmanager
@@ -272,34 +244,52 @@ class Ledger:
 
     @contextmanager
     def _opened(self) -> Generator[sqlite3.Connection]:
-        self.open()
-        assert self._db is not None  # noqa: S101  for the type checker
-        with self._explained():
-            yield self._db
+        with self.in_use:
+            self.open()
+            assert self._db is not None  # noqa: S101  for the type checker
+            with self._explained():
+                if _identify(self.path) != self._inode:
+                    # What is written now would be gone with the old file.
+                    raise JournalError(f"Journal {self.path} was removed or replaced while it was open: close the client, make a new one.")
+                yield self._db
 
-    def apply(self, writes: Sequence[Intent | Turn]) -> None:
-        """Write a group in one transaction: all of it is on disk when this returns.
+    def apply(self, writes: Sequence[Intent | Turn]) -> list[JournalError | None]:
+        """Write a group in one transaction: all of it is on disk when this returns, but for those that have an error.
 
         Raises:
             JournalError: None of it is.
         """
+        errors: list[JournalError | None] = []
         with self._opened() as db, self._transaction(db):
             for write in writes:
-                self._write(db, write, time.time())
+                try:
+                    self._write(db, write, time.time())
+                    errors.append(None)
+                except (sqlite3.Error, ValueError, KeyError) as error:
+                    if not db.in_transaction:
+                        # A full disk: sqlite has taken the others back, too.
+                        raise
+                    errors.append(JournalError(f"Journal {self.path} can't keep call {write.key!r}: {error}"))
+        return errors
 
     def _write(self, db: sqlite3.Connection, write: Intent | Turn, now: float) -> None:
         if isinstance(write, Intent):
-            db.execute(
-                f"INSERT INTO calls ({_COLUMNS}) VALUES (?, ?, ?, ?, 'intent', NULL, ?, ?, ?, ?, '', ?, ?) ON CONFLICT (key) "  # noqa: S608  our own words
-                "DO UPDATE SET state = 'intent', attempt = excluded.attempt, updated_at = excluded.updated_at WHERE state = 'waiting'",
-                (write.key, write.operation, write.digest, write.label, self._base_url, self._account, self.owner, write.attempt, now, now),
+            done = db.execute(
+                f"INSERT INTO calls ({_COLUMNS}) VALUES (?, ?, ?, ?, 'intent', NULL, ?, ?, ?, ?, '', ?, ?) ON CONFLICT (key) DO UPDATE "  # noqa: S608  our own words
+                "SET state = 'intent', attempt = excluded.attempt, owner = excluded.owner, updated_at = excluded.updated_at "
+                "WHERE state IN ('intent', 'waiting')",
+                (write.key, write.operation, write.digest, write.label, *self._mine, self.owner, write.attempt, now, now),
             )
+            if not done.rowcount:
+                raise ValueError("it is further than an intent already. Nothing may be sent for it")
             return
         before = COMES_FROM[write.state]
+        # The life that learns a job's id has the job.
+        owner = self.owner if write.state == "submitted" else None
         db.execute(
-            "UPDATE calls SET state = ?, request_id = COALESCE(?, request_id), cause = ?, updated_at = ? "  # noqa: S608  our own words
-            f"WHERE (key = ? OR request_id = ?) AND state IN ({', '.join('?' * len(before))})",
-            (write.state, write.request_id, write.cause, now, write.key, write.key, *before),
+            "UPDATE calls SET state = ?, request_id = COALESCE(?, request_id), owner = COALESCE(?, owner), cause = ?, updated_at = ? "  # noqa: S608  our own words
+            f"WHERE (key = ? OR request_id = ?) AND base_url = ? AND account = ? AND state IN ({', '.join('?' * len(before))})",
+            (write.state, write.request_id, owner, write.cause, now, write.key, write.key, *self._mine, *before),
         )
 
     def rows(self, states: Collection[str]) -> tuple[JournalRow, ...]:
@@ -308,44 +298,50 @@ class Ledger:
         with self._opened() as db:
             found = db.execute(
                 f"SELECT {_COLUMNS} FROM calls WHERE base_url = ? AND account = ?{only} ORDER BY created_at, key",  # noqa: S608  our own words
-                (self._base_url, self._account, *states),
+                (*self._mine, *states),
             )
             return tuple(map(_read_row, found))
 
     def find(self, key: str) -> JournalRow | None:
-        """Find one call."""
+        """Find one of the account's calls."""
         with self._opened() as db:
-            row = db.execute(f"SELECT {_COLUMNS} FROM calls WHERE key = ?", (key,)).fetchone()  # noqa: S608  our own words
-            return None if row is None else _read_row(row)
+            found = db.execute(
+                f"SELECT {_COLUMNS} FROM calls WHERE key = ? AND base_url = ? AND account = ?",  # noqa: S608  our own words
+                (key, *self._mine),
+            )
+            return next(map(_read_row, found), None)
 
     def take_over(self) -> tuple[JournalRow, ...]:
         """Make dead owners' jobs this owner's: each goes to one caller only."""
+        found: list[JournalRow] = []
         with self._opened() as db, self._transaction(db):
-            dead = self._bury(db)
-            mine = f"owner IN ({', '.join('?' * len(dead))}) AND state IN ('submitted', 'done') AND base_url = ? AND account = ?"
-            whose = (*dead, self._base_url, self._account)
-            found = [_read_row(row) for row in db.execute(f"SELECT {_COLUMNS} FROM calls WHERE {mine} ORDER BY created_at, key", whose)]  # noqa: S608
-            db.execute(f"UPDATE calls SET owner = ? WHERE {mine}", (self.owner, *whose))  # noqa: S608  our own words
-        self._sweep()
-        return tuple(found)
+            for owner in self._bury(db):
+                theirs = f"FROM calls WHERE {_UNFINISHED} AND owner = ? AND state IN ('submitted', 'done') AND base_url = ? AND account = ?"
+                found += map(_read_row, db.execute(f"SELECT {_COLUMNS} {theirs}", (owner, *self._mine)))
+            db.executemany("UPDATE calls SET owner = ? WHERE key = ?", [(self.owner, row.key) for row in found])
+            self._sweep()
+        return tuple(evolve(row, owner=self.owner) for row in sorted(found, key=lambda row: (row.created_at, row.key)))
 
     def _bury(self, db: sqlite3.Connection) -> list[str]:
         """Find dead owners with unfinished calls; what they had on its way is unknown, what waited was never sent."""
         owners = [owner for (owner,) in db.execute(f"SELECT DISTINCT owner FROM calls WHERE {_UNFINISHED}")]  # noqa: S608  our own words
-        dead = [owner for owner in owners if owner != self.owner and not is_alive(self.path, owner)]
-        for owner in dead:
-            for state, before, cause in (
-                ("unknown", "intent", "the process ended while it was on its way"),
-                ("refused", "waiting", "the process ended before it was sent again"),
-            ):
-                db.execute("UPDATE calls SET state = ?, cause = ? WHERE owner = ? AND state = ?", (state, cause, owner, before))
+        dead = [owner for owner in owners if owner != self.owner and not is_alive(self._place, owner)]
+        for state, before, cause in (
+            ("unknown", "intent", "the process ended while it was on its way"),
+            ("refused", "waiting", "the process ended before it was sent again"),
+        ):
+            db.executemany(
+                f"UPDATE calls SET state = ?, cause = ?, updated_at = ? WHERE {_UNFINISHED} AND owner = ? AND state = ?",  # noqa: S608  our own words
+                [(state, cause, time.time(), owner, before) for owner in dead],
+            )
         return dead
 
     def _sweep(self) -> None:
         """Remove the lock files of the dead: a missing file says the same."""
-        for file in self.path.parent.glob(f"{self.path.name}.*.lock"):
-            owner = file.name.removeprefix(f"{self.path.name}.").removesuffix(".lock")
-            if owner != self.owner and not is_alive(self.path, owner):
+        names = re.compile(re.escape(self._place.name) + r"\.([0-9a-f]{16})\.lock")
+        for file in self._place.parent.iterdir():
+            name = names.fullmatch(file.name)
+            if name and name[1] != self.owner and not is_alive(self._place, name[1]):
                 file.unlink(missing_ok=True)
 
     def prune(self, older_than: float, states: Collection[str]) -> int:
@@ -354,21 +350,51 @@ class Ledger:
         with self._opened() as db, self._transaction(db):
             done = db.execute(
                 f"DELETE FROM calls WHERE base_url = ? AND account = ? AND updated_at <= ? AND state IN ({marks})",  # noqa: S608  our own words
-                (self._base_url, self._account, time.time() - older_than, *states),
+                (*self._mine, time.time() - older_than, *states),
             )
             return done.rowcount
 
     def close(self) -> None:
         """Close the file, and end this owner's life."""
-        if self._lock is not None and self._lock.pid == os.getpid():
+        with self.in_use:
             if self._db is not None:
                 self._db.close()
-            self._lock.release()
-        self._db = self._lock = None
+            if self._lock is not None:
+                self._lock.release()
+            self._db = self._lock = None
+
+    def disown(self) -> None:
+        """Drop what a forked child has of its parent's: while sqlite sees the old connection, it believes that its locks are held."""
+        self.in_use = threading.RLock()
+        if self._lock is not None:
+            self._lock.forget()
+            self._lock = None
+        self.close()
 
 
-def _check_place(path: Path) -> None:
+def _make_file(path: Path) -> None:
     if path.is_dir():
         raise JournalError(f"Journal {path} is a directory: give the path of a file, such as {path / 'jobs.db'}.")
     if not path.parent.is_dir():
         raise JournalError(f"Journal {path}: the folder {path.parent} doesn't exist. Make it first.")
+    if path.exists() and not path.is_file():
+        raise JournalError(f"Journal {path} is no regular file: choose another.")
+    with suppress(FileExistsError):
+        # Only a new one: closing a file takes away all locks on it that this process has, sqlite's too.
+        fd = os.open(path.resolve(), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        # The umask may have taken the owner's own rights.
+        os.fchmod(fd, 0o600)
+        os.close(fd)
+
+
+def _identify(file: Path) -> tuple[int, int] | None:
+    with suppress(FileNotFoundError):
+        found = file.stat()
+        return found.st_dev, found.st_ino
+    return None
+
+
+def _close_to_others(file: Path) -> None:
+    with suppress(FileNotFoundError, PermissionError):
+        if (mode := stat.S_IMODE(file.stat().st_mode)) & 0o077:
+            file.chmod(mode & ~0o077)

@@ -66,8 +66,9 @@ class Trail:
         """
         if self.journal is not None and call.billed:
             digest = digest_body(call, body)
-            await self.journal.intend(self.key, operation=call.slug, digest=digest, attempt=self.attempt, label=self.label)
+            # Noted before it is: cancelled in the middle, the row is written all the same, and `end` says that nothing was sent.
             self._written = "intent"
+            await self.journal.intend(self.key, operation=call.slug, digest=digest, attempt=self.attempt, label=self.label)
         self.billed, self.call, self.body, self.started_at = call.billed, call, body, time.time()
         # The last word before the wire: no step may lie between it and the sending.
         self.on_wire = True

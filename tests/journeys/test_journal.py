@@ -221,6 +221,19 @@ async def test_a_file_that_cant_be_sent_leaves_no_row(sim: Simulator, path: Path
         assert await states(client) == ["submitted"]
 
 
+async def test_cancelled_while_its_intent_is_written_it_is_no_unknown_payment(sim: Simulator, path: Path) -> None:
+    async with make_client(sim, journal=path) as client:
+        for steps in range(1, 40):
+            task = asyncio.create_task(finish(client.call(FOX)))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+        await asyncio.sleep(5)
+        assert len(await client.journal.list("submitted")) == sim.jobs_billed
+        assert set(await states(client)) <= {"submitted", "refused"}
+
+
 async def test_without_a_journal_that_is_said(client: Client) -> None:
     with pytest.raises(ConfigurationError, match=re.escape("Client(journal='jobs.db')")):
         await client.unfinished()
