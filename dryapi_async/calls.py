@@ -228,10 +228,10 @@ class JobCall(Call[Job[R_co]]):
         settings, trail = engine.settings, self._trail
         for url in (settings.webhook_url, getattr(self.operation, "webhook_url", None)):
             if url is not None:
-                check_webhook_url(url, local=settings.is_local)
+                check_webhook_url(url.replace("{key}", trail.key), local=settings.is_local)
         if settings.check and (problems := await engine.find_problems(self.operation)):
             raise InputError(f"{self.__name__} would be refused: {'; '.join(problems)}. Nothing was sent.")
-        call = encode(self.operation, webhook_url=settings.webhook_url)
+        call = encode(self.operation, webhook_url=settings.webhook_url, key=trail.key)
         request_id = await engine.exchange.call(call, read_request_id, trail=trail)
         await engine.keep(request_id, call.slug, trail)
         return Job(request_id, type(self.operation), self._engine, submitted_at=engine.loop.time())

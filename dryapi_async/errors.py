@@ -38,11 +38,12 @@
     │   └── LinkExpiredError
     └── SignatureError                       answer 401
 
-Errors hold plain data only, so each one pickles, deep-copies and crosses a process pool. ``str(error)`` says what to do next.
+Errors hold plain data only, so each one pickles, deep-copies and crosses a process pool. ``str(error)`` is one line that says what to do
+next.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 
 def _rebuild(cls: type[BaseException], args: tuple[object, ...], state: dict[str, object]) -> BaseException:
@@ -53,11 +54,30 @@ def _rebuild(cls: type[BaseException], args: tuple[object, ...], state: dict[str
     return error
 
 
+def one_line(text: str) -> str:
+    """Join the lines of a text with blanks: a log's line must stay one. Blanks within a line stay as they are, for they may be a path's."""
+    return " ".join(filter(None, (line.strip() for line in text.splitlines())))
+
+
+MOST_SHOWN: Final = 60
+"""Characters of a value in a message."""
+
+
+def show_value(value: object) -> str:
+    """Show a value of any type in a message: its type, and the beginning of its repr, where it has one that can be made."""
+    kind = type(value).__name__
+    try:
+        text = one_line(repr(value))
+    except Exception:  # noqa: BLE001  a repr of the user's own may raise anything, and one of a huge int does
+        return kind
+    return f"{kind} {text if len(text) <= MOST_SHOWN else text[:MOST_SHOWN] + '…'}"
+
+
 class DryAPIError(Exception):
-    """The root: ``except DryAPIError`` catches everything this package raises on purpose."""
+    """The root of all errors: ``except DryAPIError`` catches everything this package raises on purpose. Its text says what to do next."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
+        super().__init__(one_line(str(message)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.args, self.__dict__.copy())
@@ -68,11 +88,11 @@ class ConfigurationError(DryAPIError, ValueError):
 
 
 class JournalError(ConfigurationError):
-    """The journal can't be trusted: locked, read-only, full, or of a newer version. Nothing was submitted; mend the file first."""
+    """The journal can't be trusted: locked, read-only, full, or of a newer version. Nothing was submitted: mend the file, then go on."""
 
 
 class ClientClosedError(DryAPIError):
-    """The client was closed. Jobs go on at the service: take them up again with ``client.job(ticket)``.
+    """The client was closed. Jobs go on at the service: a new client takes them up again with ``client.job(ticket)``.
 
     ``tickets`` names what was waited for.
     """
@@ -83,15 +103,15 @@ class ClientClosedError(DryAPIError):
 
 
 class ClientLoopError(DryAPIError):
-    """A client was used from a second running event loop. Make one client per thread."""
+    """A client was used from a second event loop while its own still runs. Make one client per thread."""
 
 
 class SharedStateError(DryAPIError):
-    """The shared store (Redis) is away and the client was told to stop rather than to degrade. Nothing was sent."""
+    """The shared store (Redis) is away, and the client was told to stop then. Nothing was sent: bring it back, then make the call again."""
 
 
 class BudgetExceededError(DryAPIError):
-    """The next request would have passed the batch's budget. It wasn't sent."""
+    """The next request would have passed the batch's budget. It wasn't sent: give a larger budget to go on."""
 
 
 class InputError(DryAPIError, ValueError):
@@ -115,7 +135,7 @@ class SourceNotReplayableError(SourceError):
 
 
 class TransportError(DryAPIError):
-    """No usable answer came, after all attempts that were safe to make."""
+    """No usable answer came, after all attempts that were safe to make. Nothing was billed: check the network, then try again."""
 
 
 class ConnectError(TransportError):
@@ -131,7 +151,10 @@ class RequestTimeoutError(TransportError, TimeoutError):
 
 
 class ResponseError(TransportError):
-    """An answer came that can't be read as what the contract says. ``excerpt`` has its beginning."""
+    """An answer came that can't be read as what the contract says: a gateway's page, a cut JSON. Check ``base_url``, then try again.
+
+    ``status`` is the HTTP status, ``excerpt`` has the answer's beginning.
+    """
 
     def __init__(self, message: str, *, status: int | None = None, excerpt: str = "") -> None:
         super().__init__(message)
@@ -140,7 +163,7 @@ class ResponseError(TransportError):
 
 
 class StatusError(DryAPIError):
-    """The service refused a request, with a status of its own.
+    """The service refused a request, with a status that has no class of its own. Nothing was billed: its words say what to mend.
 
     ``status`` is the HTTP status, ``message`` the service's words, ``errors`` its words per field, ``headers`` the answer's headers with
     lower-case names, ``request`` what was asked, such as ``POST txt2img``.
@@ -177,11 +200,11 @@ class AccountSuspendedError(PermissionDeniedError):
 
 
 class NotFoundError(StatusError):
-    """404: no such job, model or route on this host."""
+    """404: no such job, model or route on this host. Check the id and ``base_url``; a job that was just made is waited for first."""
 
 
 class GoneError(StatusError):
-    """410: the service retired this operation. ``successor`` is the address it names instead, if it names one."""
+    """410: the service retired this operation. Stop calling it: ``successor`` is the address it names instead, if it names one."""
 
     successor: str | None = None
 
@@ -191,7 +214,7 @@ class PayloadTooLargeError(StatusError):
 
 
 class ValidationError(StatusError):
-    """422: the service judged the request invalid; ``errors`` says which field. Nothing was billed."""
+    """422: the service judged the request invalid, and nothing was billed. Mend the fields that ``errors`` names, then send it again."""
 
 
 class InsufficientBalanceError(ValidationError):
@@ -199,7 +222,7 @@ class InsufficientBalanceError(ValidationError):
 
 
 class RateLimitError(StatusError):
-    """429: over a limit. Nothing was billed.
+    """429: over a limit, and the wait is longer than may be waited for. Nothing was billed: try again at ``resets_at``.
 
     ``kind`` is ``minute`` or ``daily``, ``retry_after`` the seconds that the service asks for, ``resets_at`` the unix time at which it
     takes requests again, as far as it said so. ``lane`` is set where the day's limit of a lane is used up here already: then nothing was
@@ -214,7 +237,7 @@ class RateLimitError(StatusError):
 
 
 class ServerError(StatusError):
-    """5xx on a request that bills nothing: the service or its gateway is in trouble. Try later."""
+    """5xx on a request that bills nothing: the service or its gateway is in trouble. Try again later: that costs nothing."""
 
 
 class SubmissionUnknownError(DryAPIError):
@@ -253,7 +276,10 @@ class SubmissionUnknownError(DryAPIError):
 
 
 class JobError(DryAPIError):
-    """Something about one job. ``request_id`` is the service's id, ``ticket`` the text that ``client.job(ticket)`` takes."""
+    """Something went wrong about one job that is paid for. ``client.job(error.ticket)`` takes it up again, here or in another process.
+
+    ``request_id`` is the service's id of it.
+    """
 
     def __init__(self, message: str, *, request_id: str, ticket: str) -> None:
         super().__init__(message)
@@ -262,7 +288,10 @@ class JobError(DryAPIError):
 
 
 class JobFailedError(JobError):
-    """The service says the job failed. ``code`` and ``reason`` are its words; both may be None, a v1 status often gives none."""
+    """The service says the job failed. Waiting again doesn't help: mend the request by its words, or make a new call.
+
+    ``code`` and ``reason`` are the service's words; both may be None, a v1 status often gives none.
+    """
 
     def __init__(self, message: str, *, request_id: str, ticket: str, code: str | None = None, reason: str | None = None) -> None:
         super().__init__(message, request_id=request_id, ticket=ticket)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Final
 
 from attrs import field, frozen
 
-from dryapi_async.errors import ResponseError
+from dryapi_async.errors import InputError, ResponseError
 from dryapi_async.operations.base import InstantOperation, Reader
 from dryapi_async.protocol.endpoint import FREE_LANE, STATUS_LANE, Endpoint, reading
 from dryapi_async.protocol.replies import read_money
@@ -182,3 +182,8 @@ class ReadStatus(InstantOperation[Update]):
 
     request_id: str
     """The service's id of the job."""
+
+    def check(self) -> None:
+        """Refuse what is no id: it would ask another address."""
+        if not self.request_id:
+            raise InputError("ReadStatus: request_id is empty: give the service's id of a job.")

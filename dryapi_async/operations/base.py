@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Final, Generic, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import attrs
 from attrs import frozen
 
 from dryapi_async.config import is_finite_number
-from dryapi_async.errors import InputError
+from dryapi_async.errors import InputError, show_value
 from dryapi_async.operations.results import Door, Result
 from dryapi_async.protocol.endpoint import Endpoint
 from dryapi_async.protocol.files import check_source, describe
@@ -18,6 +18,8 @@ from dryapi_async.protocol.untyped import is_sequence
 from dryapi_async.protocol.wire import ALWAYS, FILE_KIND, WIRE_NAME
 
 R_co = TypeVar("R_co", covariant=True)
+MOST_INT: Final = 2**64 - 1
+"""No service's number is longer, and one of thousands of digits can't even be spelled."""
 
 
 @frozen(kw_only=True)
@@ -28,6 +30,14 @@ class Lora:
     """Its name in the model's list of LoRAs."""
     weight: float
     """0 or more; 1 is its full strength."""
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse wrong types before anything is sent.
+
+        Raises:
+            InputError: Names the field and what it takes.
+        """
+        _check_fields(self)
 
 
 class Operation(Generic[R_co]):
@@ -43,11 +53,8 @@ class Operation(Generic[R_co]):
         Raises:
             InputError: Names the field and what it takes.
         """
+        _check_fields(self)
         cls: Any = type(self)
-        for name, (accepts, wanted) in _checks(cls).items():
-            value = getattr(self, name)
-            if not accepts(value):
-                raise InputError(f"{cls.__name__}: {name} must be {wanted}, not {_show(value)}.")
         for name in _file_fields(cls):
             value = getattr(self, name)
             for source in () if value is None else value if is_sequence(value) else (value,):
@@ -98,9 +105,31 @@ class Accepts(Protocol):
         ...
 
 
-def _show(value: object) -> str:
-    text = repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:60] + '…'}"  # noqa: PLR2004  a line of a message
+def _check_fields(request: object) -> None:
+    """Check each field against its annotation. Lists become tuples: what was checked stays what is sent."""
+    cls: Any = type(request)
+    for name, (accepts, wanted) in _checks(cls).items():
+        value = getattr(request, name)
+        if not accepts(value):
+            raise InputError(f"{cls.__name__}: {name} must be {wanted}, not {show_value(value)}.")
+        if is_sequence(value):
+            object.__setattr__(request, name, tuple(value))
+        # The name of a file may be no Unicode; it isn't sent as it is.
+        for one in () if name in _file_fields(cls) else value if is_sequence(value) else (value,):
+            if problem := _find_unsendable(one):
+                raise InputError(f"{cls.__name__}: {name} {problem}.")
+
+
+def _find_unsendable(value: object) -> str | None:
+    """Say why a text or a number of the right type can't be sent all the same."""
+    if isinstance(value, int) and not -MOST_INT <= value <= MOST_INT:
+        return f"must be a number of at most 64 bits, not one of {value.bit_length()}"
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            return f"has a character that isn't Unicode ({error.reason} at {error.start}): clean it before sending"
+    return None
 
 
 @cache
@@ -140,7 +169,7 @@ def _check_for(hint: Any) -> tuple[Accepts, str]:
         words = " or ".join(said for _, said in checks) + (" or None" if nullable else "")
         return (lambda value: (nullable and value is None) or any(accepts(value) for accepts, _ in checks)), words
     if origin is Literal:
-        return (lambda value: value in arguments), f"one of {', '.join(map(repr, arguments))}"
+        return (lambda value: isinstance(value, str) and value in arguments), f"one of {', '.join(map(repr, arguments))}"
     if origin is Sequence:
         accepts, said = _check_for(arguments[0])
         return (lambda value: is_sequence(value) and all(map(accepts, value))), f"a list or tuple, each {said}"

@@ -23,7 +23,9 @@ from dryapi_async.errors import (
     ServerError,
     StatusError,
     ValidationError,
+    one_line,
 )
+from dryapi_async.protocol.links import mask
 from dryapi_async.protocol.status import excerpt, read_text, unwrap
 from dryapi_async.protocol.untyped import is_list, is_object
 
@@ -114,34 +116,63 @@ _CLASSES: Final[dict[int, type[StatusError]]] = {
 }
 _POOR: Final = re.compile(r"(not enough|insufficient).{0,20}(balance|credits)", re.IGNORECASE | re.DOTALL)
 _HOUR: Final = 3600.0
+_NAMELESS: Final = "request"
+"""The field of words that the service names none for."""
 
 
 def read_error(status: int, headers: Mapping[str, str], content: bytes, *, request: str, now: float) -> StatusError:
     """Turn a refusal into its typed error, from any of the bodies seen. ``headers`` have lower-case names, ``now`` is unix time."""
     body = _decode_leniently(content)
     errors = read_field_errors(body)
-    message = _read_message(body, errors) or _reason_of(status)
+    message = mask(_read_message(body, errors) or _reason_of(status))
     cls = _classify(status, body, errors, message)
-    hint = _MODEL_HINT if {"model", "loras"} & {name.partition(".")[0] for name in errors} else _HINTS.get(status, "")
-    if cls is AccountSuspendedError:
-        hint = "Only the service's support can lift that"
-    elif cls is InsufficientBalanceError:
-        hint = _HINTS[402]
-    elif cls is ServerError:
-        hint = "The service or its gateway is in trouble: try later"
-    elif cls is StatusError and not hint:
-        hint = "Nothing was billed: check the request against the service's words"
-    text = ". ".join(
-        part.rstrip(".") for part in (f"{request} was refused with {status}: {message}", _field_text(errors, message), hint) if part
+    successor = _read_successor(headers.get("link", "")) if cls is GoneError else None
+    said = f"{request} was refused with {status}: {shorten(_name_fields(errors, message) + message)}"
+    parts = (said, shorten(_field_text(errors, message)), _hint(cls, status, errors), f"Its successor is {successor}" if successor else "")
+    error = cls(
+        ". ".join(part.rstrip(".") for part in parts if part) + ".",
+        status=status,
+        message=message,
+        errors=errors,
+        # A cookie is a key to a session, and no news.
+        headers={name: mask(value) for name, value in headers.items() if name != "set-cookie"},
+        request=request,
     )
-    error = cls(text + ".", status=status, message=message, errors=errors, headers=headers, request=request)
     if isinstance(error, RateLimitError):
         error.kind = read_limit_kind(headers, body, now=now)
         error.retry_after = read_retry_after(headers, body, now=now)
         error.resets_at = _read_reset(error, now)
     elif isinstance(error, GoneError):
-        error.successor = _read_successor(headers.get("link", ""))
+        error.successor = successor
     return error
+
+
+def _hint(cls: type[StatusError], status: int, errors: Mapping[str, tuple[str, ...]]) -> str:
+    """Say what to do next."""
+    if cls is AccountSuspendedError:
+        return "Only the service's support can lift that"
+    if cls is InsufficientBalanceError:
+        return _HINTS[402]
+    if cls is ServerError:
+        return "The service or its gateway is in trouble: try later"
+    if {"model", "loras"} & {name.partition(".")[0] for name in errors}:
+        return _MODEL_HINT
+    return _HINTS.get(status, "Nothing was billed: check the request against the service's words")
+
+
+_MOST_WORDS: Final = 500
+"""Characters of the service's message in an error's text, and of its words about fields; whole they are in ``message`` and ``errors``."""
+
+
+_UNSHOWABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""What steers a terminal, and what no log's encoding can write."""
+
+
+def shorten(text: str) -> str:
+    """Put words of the service on one line of at most 500 characters, without signs that a terminal or a log stumbles over."""
+    # Cut before its lines are joined: a page of a megabyte isn't walked through for one line.
+    text = _UNSHOWABLE.sub("\ufffd", one_line(text[: 4 * _MOST_WORDS]))
+    return text if len(text) <= _MOST_WORDS else text[:_MOST_WORDS] + "…"
 
 
 def _classify(status: int, body: object, errors: Mapping[str, tuple[str, ...]], message: str) -> type[StatusError]:
@@ -150,6 +181,12 @@ def _classify(status: int, body: object, errors: Mapping[str, tuple[str, ...]], 
     if status == HTTPStatus.FORBIDDEN and is_object(body) and "suspended" in message.lower():
         return AccountSuspendedError
     return _CLASSES.get(status, ServerError if status >= HTTPStatus.INTERNAL_SERVER_ERROR else StatusError)
+
+
+def _name_fields(errors: Mapping[str, tuple[str, ...]], message: str) -> str:
+    """Name the fields whose words are the message itself."""
+    names = ", ".join(name for name, words in errors.items() if " ".join(words) == message and name != _NAMELESS)
+    return f"{names}: " if names else ""
 
 
 def _field_text(errors: Mapping[str, tuple[str, ...]], message: str) -> str:
@@ -182,9 +219,9 @@ def read_field_errors(body: object) -> dict[str, tuple[str, ...]]:
         pairs = []
     found: dict[str, tuple[str, ...]] = {}
     for name, words in pairs:
-        texts = tuple(word for word in (words if is_list(words) else [words]) if isinstance(word, str) and word)
+        texts = tuple(mask(word) for word in (words if is_list(words) else [words]) if isinstance(word, str) and word)
         if texts:
-            key = str(name) if name else "request"
+            key = mask(str(name)) if name else _NAMELESS
             found[key] = found.get(key, ()) + texts
     return found
 
@@ -204,12 +241,18 @@ def read_retry_after(headers: Mapping[str, str], body: object = None, *, now: fl
     seconds = _read_seconds(given)
     if seconds is None and given:
         try:
-            seconds = max(parsedate_to_datetime(given).timestamp() - now, 0.0)
+            seconds = max(_read_date(given) - now, 0.0)
         except (ValueError, OverflowError):
             seconds = None
     if seconds is None and is_object(body):
         seconds = _read_seconds(body.get("retry_after"))
     return seconds
+
+
+def _read_date(given: str) -> float:
+    """Read an HTTP date as unix time. One without a zone, or of a zone that isn't known, is UTC and not this machine's own."""
+    moment = parsedate_to_datetime(given)
+    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _read_seconds(value: object) -> float | None:

@@ -143,7 +143,8 @@ def read_text(value: object) -> str | None:
 
 def excerpt(body: object, *, most: int = 200) -> str:
     """Show the beginning of what came."""
-    text = mask(body if isinstance(body, str) else json.dumps(body, default=repr))
+    # A text from JSON may hold halves of surrogate pairs, which no log can write.
+    text = mask(body.encode(errors="replace").decode() if isinstance(body, str) else json.dumps(body, default=repr))
     return text if len(text) <= most else text[:most] + "…"
 
 
@@ -174,4 +175,5 @@ def _read_failure(job: Mapping[str, Any]) -> tuple[str | None, str | None]:
     inner: Mapping[str, Any] = error if is_object(error) else {}
     code = read_text(job.get("error_code")) or read_text(inner.get("code"))
     reason = read_text(job.get("error_message")) or read_text(inner.get("message")) or read_text(error)
-    return code, reason or read_text(job.get("error_reason"))
+    reason = reason or read_text(job.get("error_reason"))
+    return code, None if reason is None else mask(reason)

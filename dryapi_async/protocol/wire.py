@@ -13,7 +13,7 @@ from cattrs import Converter
 from cattrs.gen import make_dict_unstructure_fn, override
 
 from dryapi_async.config import is_finite_number
-from dryapi_async.errors import InputError
+from dryapi_async.errors import InputError, show_value
 from dryapi_async.protocol.endpoint import DELIVERY_FIELDS, PRICES_LANE, BodyKind, CallKind, Endpoint
 from dryapi_async.protocol.files import Source
 from dryapi_async.protocol.untyped import is_object, is_sequence
@@ -110,12 +110,17 @@ def _is_unset(value: object) -> bool:
     return value is None or (is_sequence(value) and not value)
 
 
-def encode(request: Request, *, webhook_url: str | None = None) -> WireCall:
-    """Encode the call that a request stands for. ``webhook_url`` is the client's default, used where the request names none."""
+def encode(request: Request, *, webhook_url: str | None = None, key: str = "{key}") -> WireCall:
+    """Encode the call that a request stands for.
+
+    ``webhook_url`` is the client's default, used where the request names none; ``key`` replaces ``{key}`` in either.
+    """
     endpoint = request.endpoint
     fields = wire_fields(request)
     if endpoint.kind == "submit" and webhook_url is not None:
         fields.setdefault("webhook_url", webhook_url)
+    if "webhook_url" in fields:
+        fields["webhook_url"] = fields["webhook_url"].replace("{key}", key)
     slug, path = endpoint.slug, endpoint.path
     if endpoint.path_field is not None:
         path += f"/{quote_id(fields.pop(endpoint.path_field))}"
@@ -138,7 +143,7 @@ def encode_price(request: Request, measures: Mapping[str, float]) -> WireCall:
         raise InputError(f"The price of {endpoint.slug} takes {takes}, not {', '.join(sorted(set(measures) - set(price.measures)))}.")
     for name, number in measures.items():
         if not is_finite_number(number) or number <= 0:
-            raise InputError(f"The price of {endpoint.slug}: {name} must be a number over 0, not {number!r}.")
+            raise InputError(f"The price of {endpoint.slug}: {name} must be a number over 0, not {show_value(number)}.")
     dropped = DELIVERY_FIELDS | set(price.replaces if measures else ())
     kept = set(wire_fields(request)) - dropped
     if price.fields is not None:
@@ -197,9 +202,10 @@ def plain_text(value: object) -> str:
         return ""
     if isinstance(value, bool):
         return "1" if value else "0"
+    # The exact types' own spelling, as in JSON: an enum's member and a number of another library spell themselves in other ways.
     if isinstance(value, float):
-        return format(Decimal(repr(value)), "f").removesuffix(".0")
-    text = str(value)
+        return format(Decimal(float.__repr__(value)), "f").removesuffix(".0")
+    text = int.__repr__(value) if isinstance(value, int) else str.__str__(value) if isinstance(value, str) else str(value)
     text.encode()
     return text
 

@@ -238,19 +238,20 @@ class Simulator:
             raise RuntimeError(_UNSTARTED)
         return self._account
 
-    @property
-    def _scheme(self) -> str:
-        return "https" if self._ssl is not None else "http"
+    def _url_of(self, name: str) -> str:
+        scheme = "https" if self._ssl is not None else "http"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{scheme}://{host}:{self._ports[name]}"
 
     @property
     def url(self) -> str:
         """The API host, without a path."""
-        return f"{self._scheme}://{self.host}:{self._ports['api']}"
+        return self._url_of("api")
 
     @property
     def storage_url(self) -> str:
         """The storage host, without a path."""
-        return f"{self._scheme}://{self.host}:{self._ports['storage']}"
+        return self._url_of("storage")
 
     @property
     def key(self) -> str:

@@ -3,6 +3,8 @@
 import copy
 import multiprocessing
 import pickle
+import re
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
@@ -56,7 +58,7 @@ ROWS: tuple[dry.DryAPIError, ...] = (
     refusal(dry.PayloadTooLargeError, 413),
     refusal(dry.ValidationError, 422),
     refusal(dry.InsufficientBalanceError, 402),
-    refusal(dry.RateLimitError, 429, kind="daily", retry_after=43_200.0, resets_at=1.7e9, ticket="txt2img:1"),
+    refusal(dry.RateLimitError, 429, kind="daily", retry_after=43_200.0, resets_at=1.7e9, lane="txt2img", ticket="txt2img:1"),
     refusal(dry.ServerError, 503),
     dry.SubmissionUnknownError(
         "Lost.",
@@ -85,7 +87,7 @@ def check(there: BaseException, back: BaseException) -> None:
     assert back is not there
     assert type(back) is type(there)
     assert (str(back), back.args, vars(back), repr(back)) == (str(there), there.args, vars(there), repr(there))
-    for name in ("kind", "successor", "retry_after", "resets_at", "ticket"):
+    for name in ("kind", "successor", "retry_after", "resets_at", "lane", "ticket"):
         assert getattr(back, name, None) == getattr(there, name, None)
 
 
@@ -117,6 +119,61 @@ def test_p25_a_note_goes_with_it(row: dry.DryAPIError) -> None:
     assert not hasattr(row, "__notes__")
 
 
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: type(row).__name__)
+def test_p25_what_it_came_from_is_no_luggage(row: dry.DryAPIError) -> None:
+    """Causes of the network hold sockets and locks, which can't travel."""
+    with socket.socket() as cause_of_trouble:
+        caught = copy.copy(row)
+        caught.__cause__ = OSError(cause_of_trouble)
+        caught.add_note("on line 7 of the list")
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+            check(caught, pickle.loads(pickle.dumps(caught, protocol)))  # noqa: S301  our own
+        check(caught, copy.deepcopy(caught))
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: type(row).__name__)
+def test_p26_its_class_says_when_and_what_to_do_next(row: dry.DryAPIError) -> None:
+    (summary, *_) = (type(row).__doc__ or "").split("\n\n")
+    sentences = re.split(r"(?<=[a-zN`)][.]) ", " ".join(summary.split()))
+    assert len(sentences) >= 2, f"{type(row).__name__} doesn't say when it comes and what to do next: {summary}"
+    assert all(len(sentence) > 15 for sentence in sentences)
+    assert summary != (type(row).__base__.__doc__ or ""), "it is its base's"
+
+
+ODD: tuple[Any, ...] = (
+    "two\nlines\r\nthree\x0bfour\x85five\u2028six\x1cseven",
+    "\n\n",
+    "",
+    "x" * 100_000,
+    b"bytes\n",
+    None,
+    5,
+    {"a": "b\n"},
+    ValueError("of\nanother"),
+)
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: repr(odd)[:20])
+@pytest.mark.parametrize("cls", sorted({type(row) for row in ROWS}, key=lambda cls: cls.__name__), ids=lambda cls: cls.__name__)
+def test_p26_whatever_it_is_made_of_it_is_one_line(cls: Any, odd: Any) -> None:
+    needed: dict[type, dict[str, Any]] = {
+        dry.StatusError: {"status": odd, "message": odd, "request": odd},
+        dry.SubmissionUnknownError: {"operation": odd, "cause": odd},
+        dry.PollingFailedError: {"failures": odd, "cause": odd},
+        dry.JobError: {"request_id": odd, "ticket": odd},
+    }
+    keywords = {name: value for base, words in needed.items() if issubclass(cls, base) for name, value in words.items()}
+    error = cls(odd, **keywords)
+    assert len(str(error).splitlines()) <= 1
+    assert len(repr(error).splitlines()) == 1
+    if not isinstance(odd, ValueError):
+        check(error, pickle.loads(pickle.dumps(error)))  # noqa: S301  our own
+
+
+def test_p26_a_paths_blanks_stay_as_they_are() -> None:
+    assert str(dry.SourceError("two  blanks.png is empty.")) == "two  blanks.png is empty."
+
+
 @pytest.fixture(scope="module")
 def pool() -> Iterator[ProcessPoolExecutor]:
     # Not fork: a process that has threads is better not forked.
@@ -124,6 +181,7 @@ def pool() -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: type(row).__name__)
 def test_p25_it_crosses_a_process_pool(row: dry.DryAPIError, pool: ProcessPoolExecutor) -> None:
     check(row, pool.submit(copy.copy, row).result(30))
@@ -131,6 +189,9 @@ def test_p25_it_crosses_a_process_pool(row: dry.DryAPIError, pool: ProcessPoolEx
     with pytest.raises(type(row)) as caught:
         raised.result(30)
     check(row, caught.value)
+    noted = copy.copy(row)
+    noted.add_note("on line 7 of the list")
+    assert pool.submit(copy.copy, noted).result(30).__notes__ == ["on line 7 of the list"]
 
 
 def test_p25_the_standard_classes_catch_what_the_tree_says() -> None:

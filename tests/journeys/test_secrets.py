@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import math
+import pickle
+import socket
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -14,6 +16,7 @@ import pytest
 
 from dryapi_async import (
     Client,
+    ConfigurationError,
     DownloadError,
     DryAPIError,
     File,
@@ -189,10 +192,19 @@ TROUBLES: dict[str, tuple[str, Fault]] = {
 
 
 def tell(error: BaseException) -> Iterator[str]:
-    """Say an error in every way that ends up in a log."""
+    """Say an error in every way that ends up in a log, or in another process."""
     for one in causes(error):
         yield from (str(one), repr(one), repr(vars(one)))
+        if isinstance(one, DryAPIError):
+            yield from (pickle.dumps(one, protocol).decode("latin-1") for protocol in (0, pickle.HIGHEST_PROTOCOL))
     yield "".join(traceback.format_exception(error))
+
+
+def tell_log(caplog: pytest.LogCaptureFixture) -> Iterator[str]:
+    """Say all that was logged, and what a formatter of somebody else's could make of it."""
+    yield caplog.text
+    for record in caplog.records:
+        yield from (record.getMessage(), str(record.args), repr(vars(record)))
 
 
 def tell_locals(error: BaseException) -> str:
@@ -215,14 +227,109 @@ async def test_p35_no_error_no_log_no_traceback_has_the_key_or_a_signed_link(
         with pytest.raises(DryAPIError) as caught:
             await client.call(FOX).save(tmp_path)
         logging.getLogger("dryapi_async").error("as a user logs it", exc_info=caught.value)
-    said = [*tell(caught.value), caplog.text, *(str(record.args) for record in caplog.records)]
-    for text in said:
+    assert any(record.name == "dryapi_async" for record in caplog.records)
+    for text in [*tell(caught.value), *tell_log(caplog)]:
         assert KEY not in text
         assert "a-secret" not in text
         assert SIGNED not in text
     assert "dryapi_async" in tell_locals(caught.value)
     assert KEY not in tell_locals(caught.value)
     assert files_in(tmp_path) == []
+
+
+async def test_p35_a_run_of_failures_under_debug_logging_tells_nothing(
+    sim: Simulator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every trouble in one run, with all that aiohttp and asyncio's debug mode have to say about it."""
+    caplog.set_level(logging.DEBUG)
+    for name in ("aiohttp.client", "aiohttp.internal", "aiohttp.access", "asyncio", "dryapi_async"):
+        caplog.set_level(logging.DEBUG, logger=name)
+    asyncio.get_running_loop().set_debug(True)
+    said: list[str] = []
+    async with make_client(sim, timeouts=Timeouts(idle=5), retry=Retry(polls=2), on_event=lambda event: said.append(repr(event))) as client:
+        for where, fault in TROUBLES.values():
+            sim.clear_script()
+            sim.script(where, fault, times=math.inf)
+            results = await asyncio.gather(
+                client.call(FOX).save(tmp_path), edit(client, image=PNG).save(tmp_path), client.models(), return_exceptions=True
+            )
+            for result in results:
+                said += [repr(result)] if not isinstance(result, BaseException) else tell(result)
+        assert sum("Traceback" in text for text in said) > len(TROUBLES)
+        said += [repr(client), repr(client.orphans), repr(asyncio.all_tasks())]
+    asyncio.get_running_loop().set_debug(False)
+    for text in [*said, *tell_log(caplog)]:
+        assert "a-secret" not in text
+        assert SIGNED not in text
+
+
+@asynccontextmanager
+async def dead_port() -> AsyncIterator[int]:
+    """Hold a port on which nobody listens."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+PROXY_USER = "user:proxy-secret@"
+
+
+@pytest.mark.parametrize("given", ["option", "environment"])
+@pytest.mark.parametrize("proxy", ["down", "refuses", "closes", "babbles"])
+async def test_p35_a_proxys_password_is_told_to_nobody(
+    sim: Simulator, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, given: str, proxy: str
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    answers = {
+        "refuses": b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n",
+        "closes": b"",
+        "babbles": b"what?\r\n\r\n",
+    }
+    async with dead_port() as port, listen(answers.get(proxy, b"")) as (url, heads):
+        address = f"http://127.0.0.1:{port}" if proxy == "down" else url
+        address = address.replace("http://", f"http://{PROXY_USER}")
+        if given == "environment":
+            monkeypatch.setenv("HTTP_PROXY", address)
+        async with make_client(sim, proxy=address if given == "option" else None, retry=Retry(attempts=2)) as client:
+            for trying in (client.balance(), client.call(FOX), edit(client, image=PNG).save(tmp_path), client.job("txt2img:1").status()):
+                with pytest.raises(DryAPIError) as caught:
+                    await trying
+                for text in tell(caught.value):
+                    assert "proxy-secret" not in text
+            for text in (repr(client), repr(client.settings), repr(vars(client)), *tell_log(caplog)):
+                assert "proxy-secret" not in text
+    assert not sim.requests
+    assert bool(heads) == (proxy != "down"), "the proxy was asked"
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "https://user:url-secret@127.0.0.1",
+        "https://user:url-secret@127.0.0.1:99999999/",
+        "https://user:url-secret@127.0.0.1:port",
+        "https://user:url-secret@[::1",
+        "https://user:url-secret@",
+        "http://user:url-secret@api.example.org",
+        "ftp://user:url-secret@127.0.0.1",
+        "//user:url-secret@127.0.0.1",
+        "user:url-secret@127.0.0.1",
+        "https://127.0.0.1/?token=url-secret",
+        "https://127.0.0.1/#url-secret",
+        "ftp://127.0.0.1/?token=url-secret",
+        "7|url-secret",
+    ],
+)
+def test_p35_a_base_url_that_is_refused_isnt_told(base_url: str) -> None:
+    with pytest.raises(ConfigurationError, match="base_url") as caught:
+        Client(KEY, base_url=base_url)
+    for text in tell(caught.value):
+        assert "url-secret" not in text
+
+
+def test_p35_a_base_url_without_secrets_is_shown() -> None:
+    with pytest.raises(ConfigurationError, match=r"ftp://127\.0\.0\.1/api"):
+        Client(KEY, base_url="ftp://127.0.0.1/api")
 
 
 async def test_p35_a_dead_server_tells_no_key(sim: Simulator, client: Client) -> None:

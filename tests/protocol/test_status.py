@@ -110,3 +110,12 @@ def test_why_a_job_failed(job: dict[str, Any], code: str | None, reason: str | N
 def test_reason_and_flags_stay_in_extra() -> None:
     extra = {"error_reason": "TIMEOUT", "retryable": True, "refunded": False, "failed_at": "2026-01-01"}
     assert read_update({"status": "error", **extra}).extra == extra
+
+
+def test_p35_a_reason_tells_no_signed_link() -> None:
+    for job in (
+        {"error_message": "can't read https://storage.example.org/a.png?X-Amz-Signature=stolen"},
+        {"error": {"message": "can't read https://storage.example.org/a.png?X-Amz-Signature=stolen"}},
+        {"error_reason": "can't read https://storage.example.org/a.png?X-Amz-Signature=stolen"},
+    ):
+        assert read_update({"status": "error", **job}).reason == "can't read https://storage.example.org/a.png?…"

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import socket
 from decimal import Decimal
 
 import pytest
@@ -195,3 +196,30 @@ async def test_an_account_may_be_asked_before_it_is_started() -> None:
 
 async def test_head_is_answered_without_a_body(talk: Talk) -> None:
     assert await talk.send("HEAD", "balance") == (200, b"")
+
+
+def has_ipv6() -> bool:
+    """Say whether this machine listens on IPv6's loopback."""
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+def test_an_ipv6_address_stands_in_brackets() -> None:
+    sim = Simulator(host="::1", port=8080, storage_port=8081)
+    assert (sim.url, sim.storage_url) == ("http://[::1]:8080", "http://[::1]:8081")
+    assert Simulator(host="localhost", port=8080).url == "http://localhost:8080"
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback")
+async def test_it_serves_over_ipv6() -> None:
+    async with Simulator(seed=1, speed=math.inf, host="::1") as sim, open_talk(sim) as talk:
+        done = await talk.status(await talk.submit())
+        assert done["result_url"].startswith(f"{sim.storage_url}/")
+        assert (await talk.download(done["result_url"]))[0] == 200
+        assert [one.peer_port > 0 for one in (*sim.requests, *sim.storage_requests)] == [True] * 3
+        channel = f"{sim.url.replace('http:', 'ws:')}/app/{sim.push.app_key}?protocol=7"
+        async with talk.session.ws_connect(channel) as socket_of_push:
+            assert (await socket_of_push.receive_json(timeout=5))["event"] == "pusher:connection_established"
