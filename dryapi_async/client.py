@@ -22,6 +22,7 @@ from dryapi_async.methods import instant_method, job_method
 from dryapi_async.operations import job_class
 from dryapi_async.operations.base import InstantOperation, JobOperation
 from dryapi_async.protocol.endpoint import FREE_LANE, PRICES_LANE
+from dryapi_async.protocol.signature import Headers, WebhookEvent, verify
 from dryapi_async.tracking.board import Poll
 
 if TYPE_CHECKING:
@@ -175,6 +176,8 @@ class Client:
 
         ``type`` keeps those that serve one operation, in any of the words seen for it (``img2img``, ``img_upscale``, ``video2text``).
         """
+        if not isinstance(type, str | None):  # pyright: ignore[reportUnnecessaryIsInstance]  untyped callers
+            raise InputError(f"models(type) takes a word such as 'img2img', not {type!r}.")
         return ModelList(self._engine, type)
 
     @overload
@@ -274,16 +277,42 @@ class Client:
                 found.append(Job(row.request_id, operation, self._engine))
         return tuple(found)
 
+    async def deliver(self, headers: Headers, body: bytes, *, key: str | None = None) -> WebhookEvent:
+        """Take a webhook's delivery: verify it, and hand it to whoever waits for its job. Give the raw body as it came.
+
+        ``key`` is what stood in the place of ``{key}`` in the address that was called, where the ``webhook_url`` has one: it tells the
+        job of a submit whose answer was lost. A repeat comes back with ``duplicate=True`` and changes nothing.
+
+        Raises:
+            SignatureError: The service didn't sign it: answer 401.
+            ConfigurationError: The client has no ``webhook_secret``.
+        """
+        engine = self._engine()
+        event = engine.deliver(verify(headers, body, self.settings.webhook_secrets, engine.exchange.wall()))
+        if key and event.request_id is not None:
+            await self._settle_by_key(engine, key, event.request_id)
+        return event
+
+    async def _settle_by_key(self, engine: Engine, key: str, request_id: str) -> None:
+        """Note the job of a submit whose answer was lost: its webhook came to the address with its key."""
+        if self._journal is not None:
+            await self._journal.record(key, "submitted", request_id=request_id)
+        slug = engine.lost.get(key)
+        operation = None if slug is None else job_class(slug)
+        if operation is not None:
+            engine.find(key, Job(request_id, operation, self._engine))
+
     async def settle(self, error: SubmissionUnknownError) -> Job[Any] | None:
         """Look for evidence of what became of a submit whose answer was lost; None says that nothing is known.
 
-        Looked at are a late answer (one that is still on its way is waited for, up to ``Timeouts.orphan``) and the journal. Nothing is
-        sent. No evidence proves nothing: whether to pay again is a person's decision.
+        Looked at are a late answer (one that is still on its way is waited for, up to ``Timeouts.orphan``), the journal, and webhooks
+        that came to an address with the call's ``{key}``. Nothing is sent. No evidence proves nothing: whether to pay again is a
+        person's decision.
         """
         engine = self._engine()
         found = await engine.find_answer(error.journal_key)
         if isinstance(found, Job):
-            job: Job[Any] = found
+            job: Job[Any] = found  # pyright: ignore[reportUnknownVariableType]  what it gives isn't known here
             return job
         if self._journal is None or error.journal_key is None:
             return None

@@ -208,19 +208,28 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def _show_url(given: str) -> str:
+    """Show what was given as a URL, but for what may be a secret: a user, a query, and a text that is no URL, such as a key."""
+    scheme, colon, rest = given.partition("://")
+    if not colon:
+        return "(which isn't shown, for it may be a key)"
+    return repr(f"{scheme}://…" if set("@?#") & set(rest) else given)
+
+
 def _read_base_url(given: str, *, allow_http: bool) -> str:
     """Cut a base URL down to scheme, host, port and the path before ``/api/v1``."""
     try:
         parts = urlsplit(given.strip())
         host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise ConfigurationError(f"base_url {given!r} is no URL: {error}.") from error
+    except ValueError:
+        # Not from that error: its words may be a part of a password.
+        raise ConfigurationError(f"base_url {_show_url(given)} is no URL: give one such as {DRYAPI_URL}.") from None
     if parts.scheme not in {"https", "http"} or not host:
-        raise ConfigurationError(f"base_url {given!r} must be a whole URL such as {DRYAPI_URL}.")
+        raise ConfigurationError(f"base_url {_show_url(given)} must be a whole URL such as {DRYAPI_URL}.")
     if parts.username is not None or parts.query or parts.fragment:
         raise ConfigurationError("base_url must have no user, query or fragment: the key goes into api_key or DRYAPI_API_KEY.")
     if parts.scheme == "http" and not (allow_http or is_loopback(host)):
-        raise ConfigurationError(f"base_url {given!r} would send the key unencrypted: use https, or say allow_http=True.")
+        raise ConfigurationError(f"base_url {_show_url(given)} would send the key unencrypted: use https, or say allow_http=True.")
     path = parts.path.rstrip("/")
     for ending in ("/client", "/v1", "/api"):
         path = path.removesuffix(ending).rstrip("/")

@@ -10,6 +10,7 @@ from ssl import SSLContext
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import aiohttp
+from attrs import evolve
 
 from dryapi_async.config import Settings, is_finite_number
 from dryapi_async.errors import ConfigurationError, JournalError, NotFoundError, SourceError
@@ -17,6 +18,7 @@ from dryapi_async.events import OnEvent
 from dryapi_async.io.downloads import Downloads
 from dryapi_async.io.exchange import Exchange
 from dryapi_async.io.http import Http
+from dryapi_async.io.push import Push
 from dryapi_async.io.sources import Reader
 from dryapi_async.io.threads import FileThreads
 from dryapi_async.io.trail import Trail
@@ -24,8 +26,11 @@ from dryapi_async.io.uploads import call_reader
 from dryapi_async.operations.account import ListModels, Model, ReadStatus, read_models
 from dryapi_async.operations.base import JobOperation
 from dryapi_async.operations.limits import check_size, file_fields, find_problems
+from dryapi_async.protocol.pusher import push_url
+from dryapi_async.protocol.signature import WebhookEvent
 from dryapi_async.protocol.status import Update, read_update
 from dryapi_async.protocol.wire import WireCall, encode
+from dryapi_async.tracking.deliveries import Deliveries, EarlyNews
 from dryapi_async.tracking.watcher import NOT_FOUND_GRACE, Watcher
 
 if TYPE_CHECKING:
@@ -72,10 +77,32 @@ class Engine:
         self._made: dict[str, float] = {}
         self.orphans: deque[Any] = deque(maxlen=MOST_ORPHANS) if before is None else before.orphans
         self.answers: dict[str, Any] = {} if before is None else before.answers
+        self.lost: dict[str, str] = {} if before is None else before.lost
+        self.deliveries: Deliveries = Deliveries() if before is None else before.deliveries
+        self.early: EarlyNews = EarlyNews() if before is None else before.early
+        self.push: Push | None = None if settings.client_id is None else self._make_push(settings.client_id)
         self._keeper = _keep(self.http, self.threads, journal)
         # Its first step doesn't wait, so it can be taken here: it registers the generator with the loop, which closes it at its own end.
         with suppress(StopIteration):
             self._keeper.__anext__().send(None)
+
+    def _make_push(self, client_id: str) -> Push:
+        settings, watcher = self.settings, self.watcher
+        return Push(
+            settings,
+            self.http,
+            client_id=client_id,
+            url=push_url(settings.base_url, settings.push_url, allow_http=settings.allow_http),
+            hear=self.hear,
+            up=watcher.push_is_up,
+            down=watcher.push_is_down,
+            stopped=lambda _: watcher.push_is_down(),
+        )
+
+    def listen(self) -> None:
+        """Listen to the account's channel from the first wait on, where there is one."""
+        if self.push is not None:
+            self.push.start()
 
     def start(self, work: Coroutine[Any, Any, T], trail: Trail) -> asyncio.Task[T]:
         """Run a call in a task of the engine's own: who waits for it may be cancelled, the payment isn't."""
@@ -98,9 +125,9 @@ class Engine:
         trail = self._work.pop(task)
         error = trail.lost if task.cancelled() else task.exception()
         if trail.told_unknown and not task.cancelled() and error is None:
-            self.answers[trail.key] = task.result()
-            while len(self.answers) > MOST_ORPHANS:
-                del self.answers[next(iter(self.answers))]
+            _keep_newest(self.answers, trail.key, task.result())
+        elif trail.told_unknown and trail.call is not None:
+            _keep_newest(self.lost, trail.key, trail.call.slug)
         if task in self._adopted:
             self._settle(task, error)
 
@@ -111,6 +138,29 @@ class Engine:
                 await asyncio.wait([task])
                 break
         return self.answers.get(key or "")
+
+    def hear(self, request_id: str, update: Update) -> None:
+        """Take news that came by itself; what nobody waits for is kept a while."""
+        if not self.watcher.hear(request_id, update):
+            self.early.keep(request_id, update, self.loop.time())
+
+    def take_early(self, request_id: str) -> Update | None:
+        """Give the news that came before anybody waited for a job."""
+        return self.early.take(request_id, self.loop.time())
+
+    def deliver(self, event: WebhookEvent) -> WebhookEvent:
+        """Hand a verified webhook over, and then remember it; a repeat is marked and not handed over again."""
+        now = self.exchange.wall()
+        if self.deliveries.seen(event, now):
+            return evolve(event, duplicate=True)
+        if event.request_id is not None and event.update is not None:
+            self.hear(event.request_id, event.update)
+        self.deliveries.remember(event, now)
+        return event
+
+    def find(self, key: str, job: Any) -> None:
+        """Keep the job of a submit whose answer was lost, for ``client.settle``."""
+        _keep_newest(self.answers, key, job)
 
     async def keep(self, request_id: str, slug: str, trail: Trail) -> None:
         """Keep the id of a job that was just made: in the journal, before anybody else has it, and for the grace of a 404."""
@@ -194,7 +244,8 @@ class Engine:
     async def close(self) -> None:
         """End all waits, let submits that are on the wire finish for ``Timeouts.orphan`` seconds, then cut and close."""
         await self.watcher.close()
-        self.exchange.pacing.close()
+        if self.push is not None:
+            await self.push.close()
         for task, trail in self._work.items():
             trail.abandoned = True
             if not trail.may_be_billed:
@@ -206,7 +257,16 @@ class Engine:
                 task.cancel()
             if late:
                 await asyncio.wait(late)
+        # Not before its queues are empty: each call that leaves one sets the timer for the next.
+        self.exchange.pacing.close()
         await self._keeper.aclose()
+
+
+def _keep_newest(kept: dict[str, T], key: str, value: T) -> None:
+    """Keep something under a key, and forget the oldest where that is too much."""
+    kept[key] = value
+    while len(kept) > MOST_ORPHANS:
+        del kept[next(iter(kept))]
 
 
 def _status_call(request_id: str) -> WireCall:

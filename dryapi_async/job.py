@@ -103,6 +103,7 @@ class Job(Generic[R_co]):
             PollingFailedError: Too many reads failed in a row; the job goes on.
         """
         engine = self._engine()
+        self._take_early(engine)
         waiter = self._join(engine, deadline_after(timeout), poll)
         try:
             while True:
@@ -148,6 +149,7 @@ class Job(Generic[R_co]):
             PollingFailedError: Too many reads failed in a row; the job goes on.
         """
         engine, deadline = self._engine(), deadline_after(timeout)
+        self._take_early(engine)
         if not self._known.finished:
             waiter = self._join(engine, deadline, poll)
             try:
@@ -169,6 +171,13 @@ class Job(Generic[R_co]):
         """Wait for the result and write it to disk, whole or not at all. The time-out is the wait's; the transfer has its idle time."""
         result = cast("Result", await self.result(timeout=timeout, poll=poll))
         return await result.save(path, format, max_bytes=max_bytes)
+
+    def _take_early(self, engine: Engine) -> None:
+        """Take the news that came by push or webhook before anybody waited, and listen from now on."""
+        engine.listen()
+        early = engine.take_early(self.id)
+        if early is not None:
+            self._take(engine, early)
 
     def _join(self, engine: Engine, deadline: float, poll: Poll) -> Waiter:
         check_poll(poll, webhooks=bool(engine.settings.webhook_secrets))

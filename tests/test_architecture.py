@@ -19,6 +19,7 @@ ROOMS: dict[str, set[str]] = {
     "operations": GROUND | {"protocol"},
     "io": GROUND | {"protocol"},
     "tracking": GROUND | {"protocol", "io"},
+    "webhooks": GROUND | {"protocol"},
     "engine": GROUND | {"protocol", "io", "tracking", "operations"},
     "job": GROUND | {"protocol", "io", "tracking", "operations", "engine"},
     "calls": GROUND | {"protocol", "io", "tracking", "operations", "engine", "job"},
@@ -32,7 +33,7 @@ ROOMS: dict[str, set[str]] = {
 }
 PURE = {"asyncio", "anyio", "aiohttp", "aiofiles", "time", "os", "random", "secrets", "socket", "pathlib", "threading"}
 CORE = {"aiohttp", "attrs", "attr", "cattrs", "anyio", "aiofiles", "yarl", "multidict"}
-EXTRAS = {"cli": {"click", "rich", "PIL"}, "__main__": set[str](), "simulator": {"PIL"}}
+EXTRAS = {"cli": {"click", "rich", "PIL"}, "__main__": set[str](), "simulator": {"PIL"}, "webhooks": {"starlette"}}
 
 
 def room_of(file: Path) -> str:

@@ -127,7 +127,8 @@ class Http:
 
     def _open_session(self, given: aiohttp.BaseConnector | None, traces: list[aiohttp.TraceConfig]) -> aiohttp.ClientSession:
         connector = given or aiohttp.TCPConnector(
-            limit=self._settings.pool_size,
+            # The websocket is held for good, and is none of those that calls share.
+            limit=self._settings.pool_size + (self._settings.client_id is not None),
             keepalive_timeout=self._settings.timeouts.keepalive,
             resolver=GuardedResolver(aiohttp.DefaultResolver(), self._guard),
         )
@@ -270,7 +271,7 @@ class Http:
         )
 
     async def connect_push(self, url: str, *, most_bytes: int, close_seconds: float) -> aiohttp.ClientWebSocketResponse:
-        """Open the push channel's websocket, at any host and so without the key. It takes a connection of the pool, but no place of the gate.
+        """Open the push channel's websocket, at any host and so without the key. It takes a connection of the pool, no place of the gate.
 
         ``most_bytes`` bounds one message, ``close_seconds`` the wait for the server's farewell.
 
@@ -279,14 +280,15 @@ class Http:
         """
         self.check_open()
         address = URL(url, encoded=True)
-        proxy = self._proxy_for(address.with_scheme("https" if address.scheme == "wss" else "http"))
+        # aiohttp takes both names of the scheme; proxies know only this one.
+        address = address.with_scheme("https" if address.scheme == "wss" else "http")
         socket = await self.session.ws_connect(
             address,
             headers={"User-Agent": USER_AGENT},
-            timeout=aiohttp.ClientWSTimeout(ws_receive=None, ws_close=close_seconds),
+            timeout=aiohttp.ClientWSTimeout(ws_receive=None, ws_close=close_seconds),  # pyright: ignore[reportCallIssue]  attr.ib's arguments
             max_msg_size=most_bytes,
             ssl=self._ssl,
-            proxy=proxy,
+            proxy=self._proxy_for(address),
         )
         # aiohttp follows redirects here and has no switch for it: who was sent elsewhere says nothing there.
         if socket._response.history:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  no public way to it

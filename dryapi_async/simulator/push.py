@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 APP_KEY = "depin-api-prod-key"
 EVENT = "request.status.updated"
-_PROTOCOL = "7"
+# Clients in use speak 6, too (pysher): what differs is nothing that is said here.
+_PROTOCOLS = frozenset({"6", "7"})
 _UNKNOWN_APP, _WRONG_PROTOCOL, _NO_PONG, _OVER = 4001, 4007, 4201, 4200
 _QUEUE_MOST = 100_000
 
@@ -31,13 +32,19 @@ _QUEUE_MOST = 100_000
 class PushSocket:
     """One client's websocket."""
 
-    def __init__(self, response: web.WebSocketResponse, socket_id: str) -> None:
+    def __init__(self, request: web.BaseRequest, response: web.WebSocketResponse, socket_id: str) -> None:
         self.socket_id = socket_id
+        self._request = request
         self.channels: set[str] = set()
         self.heard: float = 0.0
         self._response = response
         self._queue: deque[str] = deque(maxlen=_QUEUE_MOST)
         self._wake = asyncio.Event()
+
+    @property
+    def gone(self) -> bool:
+        """Whether its connection is lost, which a frozen server doesn't notice."""
+        return self._request.transport is None
 
     def send(self, event: str, data: Any, channel: str | None = None) -> None:
         """Queue a message."""
@@ -85,13 +92,18 @@ class Push:
         self.refuse_auth: int = 0
         self.total: int = 0
         self.peak: int = 0
-        self.sockets: list[PushSocket] = []
+        self._sockets: list[PushSocket] = []
         self.on_subscribe: Callable[[], None] = lambda: None
         self._secret = b"push simulator"
         self._rng = rng
         self._clock = clock
         self._thawed = asyncio.Event()
         self._thawed.set()
+
+    @property
+    def sockets(self) -> list[PushSocket]:
+        """The sockets whose connection stands."""
+        return [socket for socket in self._sockets if not socket.gone]
 
     @property
     def subscribed(self) -> bool:
@@ -147,11 +159,11 @@ class Push:
         response = web.WebSocketResponse()
         await response.prepare(request)
         received.status = 101
-        socket = PushSocket(response, f"{self._rng.randrange(10**9)}.{self._rng.randrange(10**9)}")
+        socket = PushSocket(request, response, f"{self._rng.randrange(10**9)}.{self._rng.randrange(10**9)}")
         if (refusal := self._refusal(received)) is not None:
             await socket.close(*refusal)
             return response
-        self.sockets.append(socket)
+        self._sockets.append(socket)
         self.total += 1
         self.peak = max(self.peak, len(self.sockets))
         socket.heard = self._clock()
@@ -163,7 +175,7 @@ class Push:
         try:
             await self._listen(response, socket)
         finally:
-            self.sockets.remove(socket)
+            self._sockets.remove(socket)
             for task in (writer, watch):
                 task.cancel()
             await asyncio.gather(writer, watch, return_exceptions=True)
@@ -173,7 +185,7 @@ class Push:
         key = received.path.rpartition("/")[2]
         if key != self.app_key:
             return _UNKNOWN_APP, f"App key {key} does not exist."
-        if dict(parse_qsl(received.query)).get("protocol", _PROTOCOL) != _PROTOCOL:
+        if dict(parse_qsl(received.query)).get("protocol", "7") not in _PROTOCOLS:
             return _WRONG_PROTOCOL, "Unsupported protocol version"
         return None
 

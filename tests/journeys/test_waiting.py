@@ -224,7 +224,7 @@ async def test_p03_a_good_read_starts_the_count_anew(sim: Simulator, client: Cli
     good = Fault.delay(0)
     sim.script("request-status", *[*[Fault.reset()] * 9, good] * 2)
     assert isinstance(await client.call(FOX).result(timeout=900), Image)
-    assert len(seen(sim, "request-status")) > 20
+    assert len(seen(sim, "request-status")) >= 20
 
 
 async def test_p03_a_429_isnt_counted_and_moves_the_next_read(sim: Simulator, client: Client) -> None:
