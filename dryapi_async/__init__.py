@@ -79,6 +79,7 @@ from dryapi_async.operations import (
     VidUpscale,
 )
 from dryapi_async.protocol.files import File
+from dryapi_async.protocol.signature import WebhookEvent
 from dryapi_async.protocol.status import JobState, Update
 from dryapi_async.version import __version__
 
@@ -166,5 +167,6 @@ __all__ = [
     "VidUpscale",
     "Video",
     "VideoFile2Txt",
+    "WebhookEvent",
     "__version__",
 ]
