@@ -36,8 +36,8 @@ class Entry:
     """Whether the last read brought no news."""
     owed: bool = False
     """Whether push came up after the job was last looked at: what was told before isn't told again."""
-    moved: bool = False
-    """Whether there was news since its read was planned, so that it may be planned for later when its turn comes."""
+    chance: float = 0.5
+    """A random number in [0, 1) for the next read."""
     reading: asyncio.Task[None] | None = None
 
     @property

@@ -22,7 +22,18 @@ from dryapi_async.errors import (
     TransportError,
 )
 from dryapi_async.events import Event, Polled, RateLimited, StateChanged
-from dryapi_async.protocol.cadence import LONGEST, NO_LIMIT, UNKNOWN, Budget, Durations, Turns, next_interval, next_read, silence, spared
+from dryapi_async.protocol.cadence import (
+    LONGEST,
+    NO_LIMIT,
+    UNKNOWN,
+    Budget,
+    Durations,
+    Turns,
+    next_interval,
+    next_read,
+    silence,
+    spared,
+)
 from dryapi_async.protocol.endpoint import STATUS_LANE
 from dryapi_async.protocol.retry import MINUTE_WINDOW
 from dryapi_async.protocol.status import Update
@@ -34,6 +45,8 @@ OUTAGE_FAILURES: Final = 3
 """From so many failed reads in a row on a job is left alone for longer and longer."""
 MOST_READS: Final = 32
 """Reads on the wire at once: more wouldn't be faster under any tier's limit, and transfers need connections, too."""
+RESOLUTION: Final = 0.01
+"""Seconds by which a turn may come early: less isn't worth a second look."""
 MOST_KINDS: Final = 256
 """Kinds of jobs whose durations are remembered: 1.3 KB each."""
 
@@ -102,6 +115,7 @@ class Watcher:
                 joined_at=now,
                 seen_at=now if submitted_at is None else submitted_at,
                 # A job of an older life may be done already, and so may one that was made before push came up: look at once.
+                chance=_chance(),
                 owed=submitted_at is None or (self._push_up_since < inf and submitted_at < self._push_up_since),
             )
             self._board[request_id] = entry
@@ -110,7 +124,11 @@ class Watcher:
         waiter = Waiter(entry, poll=poll, deadline=deadline)
         entry.waiters.add(waiter)
         if entry.reading is None:
-            self._plan(entry, self._due(entry, now))
+            due = self._due(entry, now)
+            if due <= now and not entry.owed:
+                # Waits with little patience, one after the other, mustn't make a read each.
+                due = now + next_interval(entry.age(now), poll=self._poll(entry), chance=entry.chance)
+            self._plan(entry, due)
         self._end_hopeless(entry, now)
         return waiter
 
@@ -132,8 +150,7 @@ class Watcher:
             return False
         now = self._loop.time()
         self._learn(entry, update, began=now, now=now)
-        entry.owed = False
-        entry.moved = self._poll(entry) is None
+        entry.owed = entry.missed = False
         self.take(entry, update)
         return True
 
@@ -156,7 +173,6 @@ class Watcher:
             entry.owed = False
             if entry.reading is None and entry.wants_reads:
                 # The exact time is worked out at its turn: thousands of jobs mustn't hold the loop up here.
-                entry.moved = self._poll(entry) is None
                 self._plan(entry, now + next_interval(entry.age(now), poll=self._poll(entry), chance=_chance()))
             self._end_hopeless(entry, now)
 
@@ -194,18 +210,26 @@ class Watcher:
             return inf
         if entry.owed:
             return now
-        if (poll := self._poll(entry)) is not None:
-            return now + poll
-        budget = self._budget()
-        if entry.missed:
-            # So many failures end a wait: they must not all fall into one short outage.
-            outage = 0.0 if entry.failures < OUTAGE_FAILURES else min(2.0 ** (entry.failures - OUTAGE_FAILURES), LONGEST)
-            return now + outage + max(next_interval(entry.age(now), poll=None, chance=_chance()), spared(budget))
+        poll = self._poll(entry)
+        if poll is not None or entry.missed:
+            return now + self._interval(entry, now, poll)
+        return self._when_silent(entry)
+
+    def _interval(self, entry: Entry, now: float, poll: float | None) -> float:
+        """Give the user's own interval, or that after a read which brought no news."""
+        if poll is not None:
+            return poll
+        # So many failures end a wait: they must not all fall into one short outage.
+        outage = 0.0 if entry.failures < OUTAGE_FAILURES else min(2.0 ** (entry.failures - OUTAGE_FAILURES), LONGEST)
+        return outage + max(next_interval(entry.age(now), poll=None, chance=entry.chance), spared(self._budget()))
+
+    def _when_silent(self, entry: Entry) -> float:
+        """Say when to read a job of which nothing more is heard."""
+        budget, born = self._budget(), entry.born_at
         if self._push_up_since < inf:
             return entry.seen_at + silence(len(self._board), budget)
-        born = entry.born_at
         durations = UNKNOWN if entry.submitted_at is None else self._kinds.get(entry.kind, UNKNOWN)
-        return born + next_read(durations, entry.seen_at - born, now - born, budget=budget, chance=_chance())
+        return born + next_read(durations, entry.seen_at - born, budget=budget, chance=entry.chance)
 
     def _plan(self, entry: Entry, due: float) -> None:
         """Note when a job is read next; an earlier plan that stands is kept."""
@@ -216,7 +240,7 @@ class Watcher:
         """Set the timer for the next turn."""
         if self._closed or self._reading >= self._most_reads:
             return
-        at = self._turns.at()
+        at = self._turns.at(self._loop.time(), self._budget())
         if self._timer is not None:
             if at >= self._timer_at:
                 return
@@ -229,15 +253,15 @@ class Watcher:
     def _tick(self) -> None:
         """Start the reads whose turn it is."""
         self._timer, self._timer_at = None, inf
-        now = self._loop.time()
-        while self._reading < self._most_reads and (entry := self._turns.peek(now)) is not None:
-            if entry.moved:
-                entry.moved = False
-                due = self._due(entry, now)
-                if due > now:
+        now, budget = self._loop.time(), self._budget()
+        while self._reading < self._most_reads and (entry := self._turns.peek(now, budget)) is not None:
+            if not (entry.owed or entry.missed) and self._poll(entry) is None:
+                # There may be news since it was planned, of itself, of its kind, or of who waits for the same requests.
+                due = self._when_silent(entry)
+                if due > now + RESOLUTION:
                     self._turns.put_off(entry, due)
                     continue
-            self._turns.take(entry, now, self._budget())
+            self._turns.take(entry, now, budget)
             self._start(entry)
         self._arm()
 
@@ -245,8 +269,7 @@ class Watcher:
         self._reading += 1
         self.reads += 1
         entry.reads += 1
-        entry.owed = entry.moved = False
-        entry.missed = True
+        entry.owed, entry.missed, entry.chance = False, True, _chance()
         entry.reading = self._loop.create_task(self._read(entry))
         # Not in the task's own finally: one that is cancelled before its first step never gets there.
         entry.reading.add_done_callback(partial(self._end_read, entry))

@@ -15,6 +15,7 @@ from dryapi_async.simulator import Simulator
 from ..conftest import now, until
 
 EVENT = "request.status.updated"
+MOST_SECONDS = 600.0
 TXT2IMG = {"prompt": "a fox", "model": "Flux1schnell", "width": 256, "height": 192, "steps": 4, "seed": 7}
 
 
@@ -48,15 +49,17 @@ class Ear:
 
     async def reach(self, what: str, times: int = 1) -> None:
         """Wait until one of the calls came so often."""
-        while self.calls.count(what) < times:
-            self._called.clear()
-            await self._called.wait()
+        async with asyncio.timeout(MOST_SECONDS):
+            while self.calls.count(what) < times:
+                self._called.clear()
+                await self._called.wait()
 
     async def end(self) -> str:
         """Wait until it stopped for good, and give the reason."""
-        while not self.calls or not self.calls[-1].startswith("stopped: "):
-            self._called.clear()
-            await self._called.wait()
+        async with asyncio.timeout(MOST_SECONDS):
+            while not self.calls or not self.calls[-1].startswith("stopped: "):
+                self._called.clear()
+                await self._called.wait()
         return self.calls[-1].removeprefix("stopped: ")
 
     async def listen(self) -> "Ear":

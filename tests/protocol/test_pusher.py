@@ -205,7 +205,15 @@ def test_p22_no_text_raises(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[" * 100_000, '{"event":' * 50_000, "9" * 10_000, '{"event":"request.status.updated","data":"' + "[" * 9000 + '"}']
+    "text",
+    [
+        "",
+        '{"event": "request.status.updated", "data": "\\ud800"}',
+        "[" * 100_000,
+        '{"event":' * 50_000,
+        "9" * 10_000,
+        '{"event":"request.status.updated","data":"' + "[" * 9000 + '"}',
+    ],
 )
 def test_p22_hostile_texts_say_nothing(text: str) -> None:
     assert read_frame(text, CHANNEL) is None

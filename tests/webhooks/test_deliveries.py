@@ -71,6 +71,13 @@ def test_what_is_remembered_is_bounded() -> None:
     assert [number for number in range(100) if known.seen(event(f"d-{number}", f"j-{number}"), 100.0)] == list(range(90, 100))
 
 
+def test_a_repeat_counts_as_the_newest() -> None:
+    known = Deliveries(most=2)
+    for delivery_id in ("d-1", "d-2", "d-1", "d-3"):
+        known.remember(event(delivery_id, delivery_id), 0.0)
+    assert [known.seen(event(each, each), 0.0) for each in ("d-1", "d-2", "d-3")] == [True, False, True]
+
+
 def test_a_hundred_thousand_deliveries_take_little_memory() -> None:
     def ids(number: int) -> tuple[str, str]:
         return f"{number:08}-53cb-4a3f-8f6f-2f7c7f0a9b11", f"{number:08}-6d0c-4a0a-9a55-3d8c2a6f1e07"
