@@ -4,8 +4,10 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NoReturn, Self, TextIO
 
@@ -17,7 +19,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from dryapi_async import Client, ConfigurationError, DryAPIError, Job
 from dryapi_async.events import BytesReceived, BytesSent, Event, RateLimited, StateChanged
 
-INTERRUPTED = 130
+SIGNALLED = 128
+"""A command that a signal ended says this and the signal's number, as shells do."""
+INTERRUPTED = SIGNALLED + signal.SIGINT
 FAILED = 1
 UNUSABLE = 2
 _SOON = 0.5
@@ -95,6 +99,10 @@ class Screen:
         if not self._quiet:
             self.console.print(escape(plain(line)), soft_wrap=True)
 
+    def warn(self, line: str) -> None:
+        """Print a line that isn't to be missed, on one line and above the progress."""
+        self.console.print(escape(one_line(line)), soft_wrap=True)
+
     def follow(self, job: Job[Any]) -> None:
         """Note a job that is paid for and not done."""
         self._jobs.append(job)
@@ -127,18 +135,48 @@ def fail(error: BaseException) -> NoReturn:
     sys.exit(UNUSABLE if isinstance(error, ConfigurationError) else FAILED)
 
 
+class _Warnings(logging.Handler):
+    """Shows what the client warns of as a user of the command needs it: one line each, and errors as all others."""
+
+    def __init__(self, screen: Screen) -> None:
+        super().__init__(logging.WARNING)
+        self._screen = screen
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a warning; a job that was found is told with the tickets, and everything else with -v as it is."""
+        told = record.args if isinstance(record.args, tuple) else ()
+        errors = [one for one in told if isinstance(one, DryAPIError)]
+        if errors:
+            self._screen.warn(describe_error(errors[0]))
+        elif not logging.root.handlers and not any(isinstance(one, Job) for one in told):
+            self._screen.warn(f"warning: {record.getMessage()}")
+
+
+@contextmanager
+def _show_warnings(screen: Screen) -> Generator[None, None, None]:
+    handler = _Warnings(screen)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
 def run_client(main: Callable[[Client, Screen], Awaitable[None]], *, quiet: bool = False, **options: Any) -> None:
-    """Run a command with a client of its own; errors are one line, Ctrl-C prints the tickets of what is still running."""
+    """Run a command with a client of its own; errors are one line, Ctrl-C and SIGTERM print the tickets of what is still running."""
+    screen = Screen(quiet=quiet)
 
     async def inside() -> None:
-        with Screen(quiet=quiet) as screen:
+        with screen:
             client = Client(on_event=screen.tell, **options)
             try:
                 await main(client, screen)
             except asyncio.CancelledError:
                 screen.__exit__(None, None, None)
-                await _close(client)
-                screen.tell_tickets(client)
+                try:
+                    await _close(client)
+                finally:
+                    screen.tell_tickets(client)
                 raise
             except (DryAPIError, OSError) as error:
                 screen.__exit__(None, None, None)
@@ -147,7 +185,9 @@ def run_client(main: Callable[[Client, Screen], Awaitable[None]], *, quiet: bool
             finally:
                 await client.aclose()
 
-    run_quietly(inside)
+    # Around the loop, not in it: the last words about a payment come when its tasks are ended.
+    with _show_warnings(screen):
+        run_quietly(inside)
 
 
 async def _close(client: Client) -> None:
@@ -160,10 +200,31 @@ async def _close(client: Client) -> None:
 
 
 def run_quietly(main: Callable[[], Any]) -> None:
-    """Run a coroutine function to its end, with one line for what goes wrong."""
+    """Run a coroutine function to its end, with one line for what goes wrong; Ctrl-C and SIGTERM end it cleanly."""
+    told: list[int] = []
     try:
-        asyncio.run(main())
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        asyncio.run(_end_on_signals(main, told))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        sys.exit(SIGNALLED + told[0] if told else INTERRUPTED)
     except (DryAPIError, OSError) as error:
         fail(error)
+
+
+async def _end_on_signals(main: Callable[[], Any], told: list[int]) -> None:
+    """Run until a signal says to end: the first cancels the command, which then ends cleanly, and the next ends it at once.
+
+    asyncio's own way with Ctrl-C raises the second one wherever the command is, even in what it does to end cleanly.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+    def end(number: int) -> None:
+        told.append(number)
+        if len(told) > 1 or task is None:
+            raise SystemExit(SIGNALLED + number)
+        task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # What a shell lets a command in the background ignore stays ignored.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, end, number)
+    await main()

@@ -91,7 +91,7 @@ class _Line:
             return None
         if message.type is not aiohttp.WSMsgType.TEXT:
             error = self._socket.exception()
-            why = str(message.extra or "") if error is None else type(error).__name__
+            why = " ".join(str(message.extra or "").split()) if error is None else type(error).__name__
             raise _Lost(Ended(why=why, code=self._socket.close_code))
         self._heard_now()
         text: str = message.data

@@ -168,34 +168,36 @@ def test_a_prompt_tool_prints_its_answer(command: Command) -> None:
 
 
 SLOW = """
-import asyncio
+import asyncio, sys
 from dryapi_async.simulator import Fault, Simulator
 async def main():
     async with Simulator(key="7|key", pictures=False, duration=1.0) as simulator:
-        simulator.script(lambda it: it.operation == "txt2img" and print("received", flush=True) is None, Fault.delay(1.5))
+        fault = Fault.hang() if "never" in sys.argv else Fault.delay(1.5)
+        simulator.script(lambda it: it.operation == "txt2img" and print("received", flush=True) is None, fault)
         print(simulator.url, flush=True)
         await asyncio.sleep(60)
 asyncio.run(main())
 """
-"""A service that answers its first submit late, and whose jobs take a while."""
+"""A service that answers its first submit late or never, and whose jobs take a while."""
 
 
 @contextmanager
-def slow_service() -> Iterator[tuple[dict[str, str], TextIO]]:
-    with subprocess.Popen([sys.executable, "-c", SLOW], stdout=subprocess.PIPE, text=True) as running:
+def slow_service(*words: str) -> Iterator[tuple[dict[str, str], TextIO]]:
+    with subprocess.Popen([sys.executable, "-c", SLOW, *words], stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         yield clean_environment(DRYAPI_BASE_URL=running.stdout.readline().strip(), DRYAPI_API_KEY="7|key"), running.stdout
         running.terminate()
 
 
 @contextmanager
-def started(words: tuple[str, ...], environment: dict[str, str], folder: Path) -> Iterator[tuple[subprocess.Popen[str], TextIO]]:
+def started(
+    words: tuple[str, ...], environment: dict[str, str], folder: Path, *, verbose: bool = True
+) -> Iterator[tuple[subprocess.Popen[str], TextIO]]:
     """Start the command as a shell does, where Ctrl-C reaches it even if this process ignores it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        running = subprocess.Popen(
-            [sys.executable, "-m", "dryapi_async", "-v", *words], stderr=subprocess.PIPE, text=True, env=environment, cwd=folder
-        )
+        command = [sys.executable, "-m", "dryapi_async", *(["-v"] if verbose else []), *words]
+        running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=folder)
     finally:
         signal.signal(signal.SIGINT, before)
     with running:
@@ -207,6 +209,56 @@ def started(words: tuple[str, ...], environment: dict[str, str], folder: Path) -
 
 def wait_for(words: str, lines: TextIO) -> str:
     return next(line for line in lines if words in line)
+
+
+ENDS = pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
+ON_ITS_WAY = "a submit is on its way: waiting for its answer (Ctrl-C again gives it up)\n"
+
+
+@ENDS
+def test_an_end_while_a_submit_is_on_its_way_prints_its_ticket_and_nothing_raw(tmp_path: Path, number: int, status: int) -> None:
+    words = (*TXT2IMG, "--out", "x.png")
+    with slow_service() as (environment, told), started(words, environment, tmp_path, verbose=False) as (running, lines):
+        wait_for("received", told)
+        running.send_signal(number)
+        rest = lines.read()
+        assert running.wait(20) == status
+    assert rest.startswith(f"{ON_ITS_WAY}paid for, and not saved yet; go on with\n")
+    assert re.fullmatch(r"  dryapi wait txt2img:[0-9a-f-]{36} --out \.\n", rest.partition("go on with\n")[2]), rest
+    assert not list(tmp_path.iterdir())
+
+
+@ENDS
+def test_an_end_given_up_says_in_one_line_that_the_fate_is_unknown(tmp_path: Path, number: int, status: int) -> None:
+    words = (*TXT2IMG, "--out", "x.png")
+    with slow_service("never") as (environment, told), started(words, environment, tmp_path, verbose=False) as (running, lines):
+        wait_for("received", told)
+        running.send_signal(number)
+        assert lines.readline() == ON_ITS_WAY
+        begun = time.monotonic()
+        running.send_signal(number)
+        rest = lines.read()
+        assert running.wait(20) == status
+        assert time.monotonic() - begun < 15, "nobody waits for the answer any more"
+    assert one_line(rest).startswith("SubmissionUnknownError: POST txt2img was sent and its answer was lost")
+    assert "may have been accepted and billed" in rest
+
+
+def test_sigterm_while_a_job_runs_prints_its_ticket(tmp_path: Path) -> None:
+    words = (*TXT2IMG, "--out", "x.png")
+    with slow_service() as (environment, _), started(words, environment, tmp_path, verbose=False) as (running, lines):
+        ticket = wait_for("submitted: ", lines).split()[-1]
+        running.terminate()
+        rest = lines.read()
+        assert running.wait(20) == 143
+    assert f"dryapi wait {ticket} --out ." in rest
+    assert "Traceback" not in rest
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_help_says_what_the_exit_status_means(command: Command) -> None:
+    said = " ".join(command("--help").stdout.split())
+    assert "0 done, 1 failed, 2 wrong usage, 130 after Ctrl-C, 143 after SIGTERM" in said
 
 
 def test_ctrl_c_while_a_submit_is_on_its_way_prints_its_ticket(tmp_path: Path) -> None:

@@ -85,22 +85,22 @@ def test_a_value_of_another_type_is_refused(words: tuple[str, ...]) -> None:
 def test_one_picture_is_image_and_more_are_images() -> None:
     one, two = read(Img2Img, *IMG2IMG, "--image", "a.png"), read(Img2Img, *IMG2IMG, "--image", "a.png", "--image", "b.png")
     assert (one.image, one.images) == ("a.png", None)
-    assert (two.image, two.images) == (None, ["a.png", "b.png"])
-    assert read(Img2Img, *IMG2IMG, "--images", "a.png").images == ["a.png"]
+    assert (two.image, two.images) == (None, ("a.png", "b.png"))
+    assert read(Img2Img, *IMG2IMG, "--images", "a.png").images == ("a.png",)
     for pictures in (("--image", "a.png"), ("--image", "a.png", "--image", "b.png")):
         with pytest.raises(InputError, match="got both"):
             read(Img2Img, *IMG2IMG, *pictures, "--images", "c.png")
 
 
 def test_loras_and_inputs_repeat() -> None:
-    assert read(Txt2Img, *TXT2IMG, "--lora", "ink=0.5", "--loras", "oil=1").loras == [
+    assert read(Txt2Img, *TXT2IMG, "--lora", "ink=0.5", "--loras", "oil=1").loras == (
         Lora(name="ink", weight=0.5),
         Lora(name="oil", weight=1.0),
-    ]
+    )
     with pytest.raises(InputError, match="NAME=WEIGHT"):
         read(Txt2Img, *TXT2IMG, "--lora", "ink")
     assert read(Txt2Embedding, "--input", "a", "--model", "m").input == "a"
-    assert read(Txt2Embedding, "--input", "a", "--input", "b", "--model", "m").input == ["a", "b"]
+    assert read(Txt2Embedding, "--input", "a", "--input", "b", "--model", "m").input == ("a", "b")
 
 
 @pytest.mark.parametrize("cls", [cls for cls in ALL if cls.endpoint.price], ids=lambda cls: str(cls.__name__))
