@@ -246,6 +246,19 @@ def _read_key(given: str) -> str:
     return key
 
 
+def _check_proxy(proxy: object) -> None:
+    """Refuse what is no proxy's address, without showing it: it may hold a password."""
+    if proxy is None:
+        return
+    try:
+        parts = urlsplit(proxy) if isinstance(proxy, str) else None
+        usable = parts is not None and parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigurationError("proxy must be a whole http(s) address such as http://user:password@host:port.")
+
+
 def _read_secrets(given: object) -> tuple[str, ...] | None:
     """Take one webhook secret or several (while one is rotated out)."""
     if given is None:
@@ -292,6 +305,7 @@ class Settings:
         _check_count("pool_size", self.pool_size)
         object.__setattr__(self, "pool_size", max(self.pool_size, self.max_in_flight))
         _check_seconds("poll", self.poll, zero=True)
+        _check_proxy(self.proxy)
         object.__setattr__(self, "webhook_secret", _read_secrets(self.webhook_secret))
         for name in ("client_id", "push_url", "webhook_url"):
             if not isinstance(getattr(self, name), str | None):

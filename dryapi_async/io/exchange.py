@@ -13,7 +13,6 @@ from attrs import evolve
 from dryapi_async.config import Retry, Settings
 from dryapi_async.errors import (
     DryAPIError,
-    GoneError,
     PoolTimeoutError,
     RequestTimeoutError,
     ResponseError,
@@ -242,10 +241,7 @@ class Exchange:
                 status=answer.status,
                 excerpt=excerpt(answer.headers.get("location", "").partition("?")[0]),
             )
-        error = read_error(answer.status, answer.headers, answer.content, request=call.name, now=self.wall())
-        if isinstance(error, GoneError) and error.successor:
-            error.args = (f"{error} Its successor is {error.successor}.",)
-        return error
+        return read_error(answer.status, answer.headers, answer.content, request=call.name, now=self.wall())
 
 
 def _may_be_executed(happened: Answered | Broke, retry: Retry) -> bool:

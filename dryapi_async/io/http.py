@@ -31,6 +31,8 @@ from dryapi_async.version import __version__
 
 MOST_ANSWER_BYTES: Final = 128 * 1024 * 1024
 """An answer of the API that is longer isn't one: the longest by contract is about 46 MB (2,048 embeddings)."""
+SHORTEST_KEY: Final = 12
+"""Characters: a shorter text can't be a key of the service, and may well stand in an answer."""
 USER_AGENT: Final = f"dryapi-async/{__version__} aiohttp/{aiohttp.__version__}"
 
 
@@ -111,7 +113,9 @@ class Http:
         self._beside = None if asked is None else GuardedResolver(asked, self._guard)
         self.session: aiohttp.ClientSession = self._open_session(given, [] if session is None else session.trace_configs)
         self._reading: set[aiohttp.ClientResponse] = set()
-        self.gate: Gate = Gate(limit, settings.timeouts.pool)
+        # In a connector of the user's own the websocket takes one of the places.
+        held = given is not None and settings.client_id is not None and limit > 1
+        self.gate: Gate = Gate(limit - held, settings.timeouts.pool)
         times = settings.timeouts
         self._timeout = aiohttp.ClientTimeout(total=times.total, connect=times.connect, sock_connect=times.connect, sock_read=times.idle)
         self._headers = {
@@ -149,7 +153,9 @@ class Http:
 
     def _known_hosts(self) -> frozenset[str]:
         hosts = {
-            urlsplit(url).hostname for url in (self._settings.base_url, self._settings.proxy, *getproxies_environment().values()) if url
+            urlsplit(url).hostname
+            for url in (self._settings.base_url, self._settings.push_url, self._settings.proxy, *getproxies_environment().values())
+            if url
         }
         return frozenset(host.lower() for host in hosts if host)
 
@@ -204,13 +210,23 @@ class Http:
                 expect100=self._settings.expect100 and body is not None,
                 trace_request_ctx=body,
             ) as response:
-                status, headers = response.status, _lower(response.headers)
+                status, headers = response.status, self._read_headers(response.headers)
                 with self.reading(response):
-                    return Answer(status=status, headers=headers, content=await _read_whole(response))
+                    content = await _read_whole(response)
+                return Answer(status=status, headers=headers, content=self._without_key(content))
         except Exception as error:  # noqa: BLE001  a given session's traces and connector may raise anything, also after a payment
             if status is not None and status >= 400:  # noqa: PLR2004  a refusal is decided by its status; its words may be lost
                 return Answer(status=status, headers=headers, content=b"")
             return self._break(call, body, status, error)
+
+    def _read_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """Lower the headers' names, and take our key out of what came back."""
+        return {name.lower(): self._without_key(value.encode(errors="replace")).decode() for name, value in headers.items()}
+
+    def _without_key(self, content: bytes) -> bytes:
+        """Take our key out of an answer that echoes it: errors show what the other side said."""
+        key = self._settings.api_key.encode()
+        return content.replace(key, b"...") if len(key) >= SHORTEST_KEY and key in content else content
 
     def _url(self, call: WireCall) -> URL:
         url = URL(self._settings.base_url + call.path, encoded=True)
@@ -219,7 +235,8 @@ class Http:
     def _break(self, call: WireCall, body: Body | None, status: int | None, error: Exception, *, began: bool = True) -> Broken:
         """Read what an exception says: whether anything was sent, where it broke, and the error it is for a reading."""
         unsent = not began or isinstance(
-            error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.ClientHttpProxyError
+            error,
+            aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.ClientHttpProxyError | aiohttp.InvalidURL,
         )
         sent = body.sent if body is not None else not unsent
         phase = "reading" if status is not None else _phase(body) if sent else "connecting"
@@ -318,7 +335,7 @@ class Http:
             ) as response,
         ):
             with self.reading(response):
-                return Answer(status=response.status, headers=_lower(response.headers), content=await _read_whole(response))
+                return Answer(status=response.status, headers=self._read_headers(response.headers), content=await _read_whole(response))
 
     @contextmanager
     def reading(self, response: aiohttp.ClientResponse) -> Generator[None, None, None]:
@@ -341,6 +358,8 @@ def _words_of(error: Exception) -> str:
     """Say an exception in words, without what the other side may have put into it."""
     if isinstance(error, aiohttp.ServerDisconnectedError) and not isinstance(error.message, str):
         return type(error).__name__  # aiohttp keeps the broken answer's headers there
+    if isinstance(error, aiohttp.InvalidURL):
+        return type(error).__name__  # it shows the whole address, which may be a proxy's with its password
     return mask(f"{type(error).__name__}: {error}".rstrip(": "))
 
 
@@ -358,10 +377,6 @@ def _watch_headers() -> aiohttp.TraceConfig:
 
 def _phase(body: Body | None) -> str:
     return "waiting" if body is None or body.whole else "sending"
-
-
-def _lower(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name.lower(): value for name, value in headers.items()}
 
 
 async def _read_whole(response: aiohttp.ClientResponse) -> bytes:

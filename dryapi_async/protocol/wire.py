@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from functools import cache
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import attrs
 from attrs import evolve, field, frozen
@@ -167,10 +167,17 @@ def _fill(call: WireCall, body: BodyKind, fields: Mapping[str, Any], file_kinds:
         if body == "multipart":
             return evolve(call, parts=tuple(_parts(fields, file_kinds)))
         return evolve(call, query=tuple((name, _query_text(value)) for name, value in fields.items()))
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"{call.slug}: a text has a character that isn't Unicode ({error.reason} at {error.start}): clean it before sending."
-        ) from None
+    except UnicodeEncodeError:
+        raise InputError(f"{call.slug}: {_name_unsendable(fields)} has a character that isn't Unicode: clean it before sending.") from None
+
+
+_UNSENDABLE: Final = re.compile("[\ud800-\udfff]")
+"""Halves of surrogate pairs."""
+
+
+def _name_unsendable(fields: Mapping[str, Any]) -> str:
+    """Name the field whose text is no Unicode. A request's own were looked at when it was made; the client's ``webhook_url`` wasn't."""
+    return next((name for name, value in fields.items() if isinstance(value, str) and _UNSENDABLE.search(value)), "a text")
 
 
 def _parts(fields: Mapping[str, Any], file_kinds: Mapping[str, str]) -> Iterator[TextPart | FilePart]:

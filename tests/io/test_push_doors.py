@@ -233,6 +233,8 @@ async def test_p28_a_private_certificate_is_taken_by_the_socket_too() -> None:
         assert push_url(sim.url).startswith("wss://")
         async with open_ear(sim, ssl=client) as ear:
             await ear.listen()
+        # In debug mode the server's loop reports each handshake that a client breaks off, and anyio takes that for a failed test.
+        asyncio.get_running_loop().set_debug(enabled=False)
         async with open_ear(sim) as ear:
             ear.push.start()
             await asyncio.sleep(60)

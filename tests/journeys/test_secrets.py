@@ -17,6 +17,7 @@ import pytest
 from dryapi_async import (
     Client,
     ConfigurationError,
+    ConnectError,
     DownloadError,
     DryAPIError,
     File,
@@ -385,3 +386,42 @@ def test_p35_bytes_of_a_file_are_in_no_repr() -> None:
 def edit_request(image: Any) -> Any:
 
     return Img2Img(prompt="p", model="m", steps=1, seed=1, image=image)
+
+
+ECHOES: dict[str, Fault] = {
+    "in words": Fault.status(422, {"message": f"bad Bearer {KEY}", "errors": {"model": [KEY]}}),
+    "in a page": Fault.status(401, f"<html>Authorization: Bearer {KEY}</html>"),
+    "in a success": Fault.status(200, f"<html>{KEY}"),
+    "in a header": Fault.status(500, {"message": "x"}, headers={"X-Echo": KEY}),
+    "in a redirect": Fault.redirect(f"http://127.0.0.1:9/{KEY}"),
+}
+
+
+@pytest.mark.parametrize("fault", ECHOES.values(), ids=ECHOES)
+async def test_p35_a_service_that_echoes_the_key_puts_it_into_no_error(
+    sim: Simulator, client: Client, caplog: pytest.LogCaptureFixture, fault: Fault
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    sim.script("*", fault, times=math.inf)
+    for trying in (client.balance(), client.call(FOX), client.call(FOX).price()):
+        with pytest.raises(DryAPIError) as caught:
+            await trying
+        for text in [*tell(caught.value), *tell_log(caplog)]:
+            assert "a-secret" not in text
+
+
+@pytest.mark.parametrize(
+    "proxy", ["user:proxy-secret@127.0.0.1:9", "http://user:proxy-secret@127.0.0.1:port", "ftp://user:proxy-secret@127.0.0.1:9"]
+)
+async def test_p35_a_proxy_that_is_no_address_is_told_without_its_password(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    with pytest.raises(ConfigurationError, match="proxy") as refused:
+        make_client(sim, proxy=proxy)
+    assert not any("proxy-secret" in text for text in tell(refused.value))
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    async with make_client(sim, retry=Retry(attempts=1)) as client:
+        for trying in (client.balance(), client.call(FOX)):
+            with pytest.raises(ConnectError) as caught:
+                await trying
+            assert not any("proxy-secret" in text for text in tell(caught.value))

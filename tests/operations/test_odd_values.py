@@ -18,6 +18,8 @@ from dryapi_async.operations import ALL
 from dryapi_async.operations.base import Operation
 from dryapi_async.protocol.wire import FILE_KIND, TextPart, WireCall, encode, encode_price
 
+from ..conftest import FOX
+
 HUGE = 10**5000
 """More digits than Python spells."""
 
@@ -139,6 +141,12 @@ def test_a_measure_that_is_none_is_named(measure: Any) -> None:
         encode_price(made_of(next(cls for cls in ALL if cls.endpoint.slug == "txt2audio")), {"count_text": measure})
 
 
+@pytest.mark.parametrize("made", [FOX, Img2Img(prompt="p", model="m", steps=1, seed=1, image=b"x")], ids=["json", "form"])
+def test_a_webhook_url_of_the_client_that_cant_be_sent_is_named(made: Any) -> None:
+    with pytest.raises(InputError, match=r"img: webhook_url has a character that isn't Unicode"):
+        encode(made, webhook_url="https://example.org/\ud800")
+
+
 RIGHT: dict[str, Any] = {"type": "text2image", "include_ts": True, "speed": 1.0, "sample_rate": 24000}
 
 
@@ -225,17 +233,17 @@ def test_p26_a_field_of_any_value_is_refused_by_name_or_can_be_sent(cls: Any, na
         try_out(cls, name, odd)
 
 
-ANYTHING = st.recursive(
+LEAF = (
     st.none()
     | st.booleans()
     | st.integers()
     | st.floats()
     | st.text()
     | st.text(st.characters(min_codepoint=0xD800, max_codepoint=0xDFFF))
-    | st.binary(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3) | st.tuples(inner),
-    max_leaves=5,
+    | st.binary()
 )
+BRANCH = st.lists(LEAF, max_size=3) | st.dictionaries(st.text(max_size=3), LEAF, max_size=3) | st.tuples(LEAF)
+ANYTHING = LEAF | BRANCH | st.lists(BRANCH, max_size=3) | st.tuples(LEAF, BRANCH)
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
