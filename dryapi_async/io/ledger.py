@@ -33,7 +33,7 @@ _SCHEMA: Final = (
 )
 _UNFINISHED: Final = "state IN ('intent', 'waiting', 'submitted', 'done')"
 """Word for word the partial index's condition: else sqlite doesn't use it."""
-COMES_FROM: Final = {
+COMES_FROM: Final[dict[str, tuple[str, ...]]] = {
     "waiting": ("intent",),
     "refused": ("intent", "waiting"),
     "unknown": ("intent", "waiting"),
