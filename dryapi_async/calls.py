@@ -234,7 +234,8 @@ class JobCall(Call[Job[R_co]]):
         call = encode(self.operation, webhook_url=settings.webhook_url, key=trail.key)
         request_id = await engine.exchange.call(call, read_request_id, trail=trail)
         await engine.keep(request_id, call.slug, trail)
-        return Job(request_id, type(self.operation), self._engine, submitted_at=engine.loop.time())
+        model = getattr(self.operation, "model", None)
+        return Job(request_id, type(self.operation), self._engine, submitted_at=engine.loop.time(), model=model)
 
     async def result(self, *, timeout: float | None = DEFAULT_TIMEOUT, poll: Poll = None) -> R_co:
         """Submit, wait until the job is done, and give its result; ``timeout`` (seconds, None for ever) is over both.

@@ -26,6 +26,7 @@ from dryapi_async.io.uploads import call_reader
 from dryapi_async.operations.account import ListModels, Model, ReadStatus, read_models
 from dryapi_async.operations.base import JobOperation
 from dryapi_async.operations.limits import check_size, file_fields, find_problems
+from dryapi_async.protocol.endpoint import STATUS_LANE
 from dryapi_async.protocol.pusher import push_url
 from dryapi_async.protocol.signature import WebhookEvent
 from dryapi_async.protocol.status import Update, read_update
@@ -69,7 +70,8 @@ class Engine:
         self.http: Http = Http(settings, session=session, connector=connector, ssl=ssl)
         self.journal: Journal | None = journal
         self.exchange: Exchange = Exchange(self.http, self.threads, settings, on_event, before=None if before is None else before.exchange)
-        self.watcher: Watcher = Watcher(settings, self.read_status_once, self.exchange.tell)
+        pacing = self.exchange.pacing
+        self.watcher: Watcher = Watcher(settings, self.read_status_once, self.exchange.tell, budget=lambda: pacing.budget(STATUS_LANE))
         self.downloads: Downloads = Downloads(self.http, self.threads, self.exchange, self.read_status, fetched=self._note_saved)
         self._work: dict[asyncio.Task[Any], Trail] = {}
         self._adopted: dict[asyncio.Task[Any], bool] = {}

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from math import inf
 from os import PathLike
 from pathlib import Path
+from sys import intern
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 from dryapi_async.config import DEFAULT_TIMEOUT, is_finite_number
@@ -59,15 +60,23 @@ class Job(Generic[R_co]):
     a week later. There is no cancel: the service has none, and the job is paid for.
     """
 
-    __slots__ = ("__weakref__", "_engine", "_known", "_operation", "_submitted_at", "id")
+    __slots__ = ("__weakref__", "_engine", "_kind", "_known", "_operation", "_submitted_at", "id")
 
     def __init__(
-        self, request_id: str, operation: type[JobOperation[R_co]], engine: EngineSource, *, submitted_at: float | None = None
+        self,
+        request_id: str,
+        operation: type[JobOperation[R_co]],
+        engine: EngineSource,
+        *,
+        submitted_at: float | None = None,
+        model: str | None = None,
     ) -> None:
         self.id: str = request_id
         self._operation = operation
         self._engine = engine
         self._submitted_at = submitted_at
+        # Interned: a hundred thousand jobs of one model share one text.
+        self._kind = operation.endpoint.slug if model is None else intern(f"{operation.endpoint.slug} {model}")
         self._known = SUBMITTED
 
     @property
@@ -182,7 +191,9 @@ class Job(Generic[R_co]):
     def _join(self, engine: Engine, deadline: float, poll: Poll) -> Waiter:
         check_poll(poll, webhooks=bool(engine.settings.webhook_secrets))
         submitted_at = self._submitted_at if self._submitted_at is not None else engine.made_at(self.id)
-        return engine.watcher.join(self.id, self.ticket, submitted_at=submitted_at, known=self._known, poll=poll, deadline=deadline)
+        return engine.watcher.join(
+            self.id, self.ticket, submitted_at=submitted_at, known=self._known, poll=poll, deadline=deadline, kind=self._kind
+        )
 
     async def _next(self, engine: Engine, waiter: Waiter, timeout: float | None) -> Update:
         try:

@@ -14,6 +14,7 @@ from attrs import define, field
 from dryapi_async.config import Limits
 from dryapi_async.errors import RateLimitError, RequestTimeoutError
 from dryapi_async.events import Event, RateLimited
+from dryapi_async.protocol.cadence import Budget, read_budget
 from dryapi_async.protocol.lanes import Lane, LimitKind, Window, make_lane
 from dryapi_async.protocol.replies import next_midnight
 from dryapi_async.protocol.retry import MINUTE_WINDOW, spread
@@ -131,6 +132,11 @@ class Pacing:
         """Return a place that nothing was sent with."""
         self._queue(name).lane.give_back()
         self._pump()
+
+    def budget(self, name: str) -> Budget:
+        """Say what a lane has left, and how many calls of other lanes wait for the same pot."""
+        waiting = sum(len(queue.waiters) for other, queue in self.queues.items() if other != name) if self.pot is not None else 0
+        return read_budget(self._queue(name).lane, self._loop.time(), shared=self.pot is not None, waiting=waiting)
 
     def settle(self, name: str) -> None:
         """Note that a request was answered, or never will be."""

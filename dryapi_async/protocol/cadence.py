@@ -1,21 +1,235 @@
-"""When to read a job's status next. Pure: ages and random numbers come from outside."""
+"""Which job to read next, and when: on a budget, and by the durations that were learned. Pure: times and chances come from outside."""
 
-from typing import Final
+from collections.abc import Iterable
+from heapq import heapify, heappop, heappush, heapreplace
+from math import inf
+from typing import Final, Generic, Protocol, TypeVar
+
+from attrs import frozen
+
+from dryapi_async.protocol.durations import Durations
+from dryapi_async.protocol.lanes import DayWindow, Lane
 
 SHORTEST: Final = 0.5
 """Seconds: no job is read more often unless the user says so."""
 LONGEST: Final = 15.0
-"""Seconds: no job that is waited for is left unread longer, but for a 429."""
+"""Seconds: no job that is waited for is left unread longer, but for a 429, push, or a budget that is spared."""
 SHARE: Final = 0.25
 """Intervals in proportion to a job's age: a quarter matches a fixed second for short jobs and scales to minutes."""
 
+SITTING: Final = 0.08
+"""Seconds that a job may be expected to have sat finished and unread, where reads have a budget of their own."""
+SITTING_SHARE: Final = 0.0125
+"""The same as a share of the job's age, for long ones."""
+SITTING_SPARED: Final = 5.0
+"""The same where submits wait for the very requests that reads cost: jobs a minute are bought with delay, and this is the price's cap."""
+DAY_SHARE: Final = 0.025
+"""The same on a day's budget, as a share of the gap between reads that are spread over what is left of the day."""
+DAY_FREE: Final = 0.2
+"""The part of a day's budget that is spent before sparing is in full force: one job alone is read as if there were no day's limit."""
+LONGEST_SPARED: Final = 120.0
+"""Seconds: the most that sparing a day's budget lets a job sit, so that no wait stalls."""
+LONGEST_UNREAD: Final = 900.0
+"""Seconds: however much is spared, no job that is waited for is left unread longer."""
+KNOWN_ENDS: Final = 8
+"""So many jobs of a kind must have ended before their durations say when to read; until then it is in proportion to the age."""
+SCOUTS: Final = 0.05
+"""The part of jobs whose first read comes early at random: else a kind that became faster would never be noticed."""
+SILENCE: Final = 30.0
+"""Seconds: while push is up a job of which nothing is heard is read this seldom, for failures aren't pushed."""
+BURST_SHARE: Final = 1 / 8
+"""The part of a window that may be read at once after a pause; under pressure the rest is spread evenly over the window."""
+POT_BURST_SHARE: Final = 0.6
+"""The same of a pot that is shared with submits: what is due there was waited for long enough."""
+POT_SHARE: Final = 0.8
+"""The part of a shared pot that reads take at the most while submits wait."""
+
+
+@frozen(kw_only=True)
+class Budget:
+    """What a lane has for reads now: its tightest window, and its day where it has one."""
+
+    limit: float = inf
+    """Requests in any ``seconds``."""
+    seconds: float = 60.0
+    free: float = inf
+    """How many of them are left now."""
+    frees_in: float = 0.0
+    """Seconds until the oldest that was used is free again."""
+    shared: bool = False
+    """Whether submits and other calls take from the same requests."""
+    waiting: int = 0
+    """How many of these wait; 0 where reads have a budget of their own."""
+    day_limit: float = inf
+    """The day's reads, known or guessed."""
+    day_left: float = inf
+    day_seconds: float = inf
+    """Seconds until the day starts anew."""
+
+    @property
+    def even(self) -> float:
+        """Seconds between reads that are spread evenly over the window."""
+        return 0.0 if self.limit == inf else self.seconds / self.limit
+
+    @property
+    def gap(self) -> float:
+        """Seconds from a read that is made now to the next, so that what is left lasts until the oldest is free again."""
+        if self.shared:
+            # Reads have the first turn in a pot, and are to be few: this only keeps a crowd of them from shutting submits out.
+            return self.even / POT_SHARE if self.waiting else self.even
+        # Where no place is left the lane itself says when there is one.
+        return max(self.even, self.frees_in / self.free if self.free >= 1 else 0.0)
+
+    @property
+    def burst(self) -> int:
+        """How many reads may go at once after a pause."""
+        if self.limit == inf:
+            return 1
+        return max(int(self.limit * (POT_BURST_SHARE if self.shared else BURST_SHARE)), 1)
+
+
+NO_LIMIT: Final = Budget()
+
+
+def read_budget(lane: Lane, now: float, *, shared: bool, waiting: int) -> Budget:
+    """Say what a lane has left; ``shared`` is whether other lanes take from the same pot, ``waiting`` how many of their calls wait."""
+    minutes = [window for window in lane.windows if not isinstance(window, DayWindow)]
+    days = [window for window in lane.windows if isinstance(window, DayWindow)]
+    tightest = max(minutes, key=lambda window: window.seconds / window.limit, default=None)
+    day = min(days, key=lambda window: window.limit, default=None)
+    for window in (tightest, day):
+        if window is not None:
+            window.wait(now)  # it lets go of what is free again by now
+    return Budget(
+        limit=inf if tightest is None else tightest.limit,
+        seconds=60.0 if tightest is None else tightest.free_at(now) - now,
+        free=inf if tightest is None else tightest.limit - tightest.out - len(tightest.held),
+        frees_in=tightest.held[0] - now if tightest is not None and tightest.held else 0.0,
+        shared=shared,
+        waiting=waiting if shared else 0,
+        day_limit=inf if day is None else day.limit,
+        day_left=inf if day is None else day.limit - day.out - len(day.held),
+        day_seconds=inf if day is None else day.midnight - now,
+    )
+
 
 def next_interval(age: float, *, poll: float | None, chance: float) -> float:
-    """Say how many seconds to leave a job unread that is ``age`` seconds old.
+    """Say how many seconds to leave a job unread that is ``age`` seconds old, where nothing is known of its kind.
 
     ``poll`` is the user's own interval and wins; else a share of the age with a tenth of jitter, so that jobs submitted together aren't
     read together. ``chance`` is a random number in [0, 1).
     """
     if poll is not None:
         return poll
-    return min(max(age * SHARE, SHORTEST), LONGEST) * (0.9 + 0.2 * chance)
+    return min(max(age * SHARE, SHORTEST), LONGEST) * _jitter(chance)
+
+
+def _jitter(chance: float) -> float:
+    return 0.9 + 0.2 * chance
+
+
+def spared(budget: Budget) -> float:
+    """Say how long a job may sit finished and unread for the budget's sake, in expected seconds; 0 is as short as can be."""
+    sitting = SITTING_SPARED if budget.waiting else 0.0
+    if budget.day_limit < inf:
+        used = 1 - max(budget.day_left, 0.0) / budget.day_limit
+        gap = budget.day_seconds / max(budget.day_left, 1.0)
+        sitting = max(sitting, min(gap * DAY_SHARE * min(used / DAY_FREE, 1.0), LONGEST_SPARED))
+    return sitting
+
+
+def silence(jobs: int, budget: Budget) -> float:
+    """Say how many seconds a job of which push tells nothing is left unread: half of the lane's reads are for such ones, at most."""
+    return max(SILENCE, jobs * 2 * budget.seconds / budget.limit, spared(budget))
+
+
+UNKNOWN: Final = Durations()
+"""Where nothing was learned; never written to."""
+
+
+def next_read(durations: Durations, age: float, *, budget: Budget, chance: float) -> float:
+    """Say at what age to read a job again that was last seen unfinished at ``age``, 0 where it never was.
+
+    On a budget of its own it is read before it is expected to have sat finished for long; where nothing is known, in proportion to its age.
+    On a budget that is spared it is read when it is expected to have sat for as long as `spared` says. ``chance`` is a random number in
+    [0, 1), drawn once for each read, so that the answer stays while nothing is learned.
+    """
+    patience = spared(budget)
+    known = durations.ends >= KNOWN_ENDS
+    if patience <= SITTING and not known:
+        return age + next_interval(age, poll=None, chance=chance)
+    due = durations.due(age, max(patience, SITTING, SITTING_SHARE * age))
+    if known and age <= 0 and chance < SCOUTS:
+        due *= chance / SCOUTS
+    longest = LONGEST * _jitter(chance) if patience <= SITTING else LONGEST_UNREAD
+    return age + min(max(due - age, SHORTEST), longest)
+
+
+class HasDue(Protocol):
+    """What can be planned: ``due`` is when it is read next, infinity is never."""
+
+    due: float
+
+
+T = TypeVar("T", bound=HasDue)
+
+
+class Turns(Generic[T]):
+    """Whose turn it is: what is due longest goes first, paced so that a window's reads are spread over it.
+
+    Planning and taking cost the logarithm of the number of jobs; nothing is linear in them, but for a sweep after as many changes.
+    """
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, T]] = []
+        self._count = 0
+        self._next = -inf
+        self.not_before: float = 0.0
+        """Nobody's turn comes before this, whatever is due."""
+
+    def __len__(self) -> int:
+        """Count the plans, those that were changed since included."""
+        return len(self._heap)
+
+    def plan(self, item: T, due: float) -> bool:
+        """Note when an item is read next, where that is earlier than its plan, and say whether it is the first of all now."""
+        if item.due <= due:
+            return False
+        item.due = due
+        self._count += 1
+        heappush(self._heap, (due, self._count, item))
+        return self._heap[0][2] is item
+
+    def sweep(self, kept: int, items: Iterable[T]) -> None:
+        """Forget plans that were changed, once they are many: ``kept`` is how many ``items`` there are."""
+        if len(self._heap) > 2 * kept + 64:
+            self._heap = [(item.due, count, item) for count, item in enumerate(items) if item.due < inf]
+            self._count = len(self._heap)
+            heapify(self._heap)
+
+    def at(self, now: float, budget: Budget) -> float:
+        """Say when it may be somebody's turn: infinity is never, as things are."""
+        while self._heap and self._heap[0][0] != self._heap[0][2].due:
+            heappop(self._heap)
+        return max(self._heap[0][0], self._paced_until(now, budget), self.not_before) if self._heap else inf
+
+    def _paced_until(self, now: float, budget: Budget) -> float:
+        # The budget may have been a smaller one when the last read was made.
+        return min(self._next, now + budget.gap)
+
+    def peek(self, now: float, budget: Budget) -> T | None:
+        """Give the item whose turn it is, if it is anybody's."""
+        return self._heap[0][2] if self.at(now, budget) <= now else None
+
+    def put_off(self, item: T, due: float) -> None:
+        """Plan the item whose turn it is for later: there was news of it."""
+        item.due = due
+        self._count += 1
+        heapreplace(self._heap, (due, self._count, item))
+
+    def take(self, item: T, now: float, budget: Budget) -> None:
+        """Take the item whose turn it is off the plan, to be read now; the next turn comes when the budget allows."""
+        heappop(self._heap)
+        item.due = inf
+        # Reads follow each other at the gap; after a pause as many as a burst has go at once, and nothing else is made up for.
+        self._next = max(self._next, now - (budget.burst - 1) * budget.even) + budget.gap

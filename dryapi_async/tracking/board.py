@@ -19,20 +19,35 @@ class Entry:
 
     request_id: str
     ticket: str
+    kind: str
+    """Jobs of one kind take about as long as each other."""
     submitted_at: float | None
     """Loop time, for jobs that this client made; None for those taken up by their ticket."""
     joined_at: float
+    seen_at: float
+    """Loop time at which the job was last known to be unfinished, from whatever source."""
     update: Update = SUBMITTED
     version: int = 0
     waiters: "set[Waiter]" = field(factory=lambda: set[Waiter]())  # noqa: PLW0108  it is defined below
     reads: int = 0
     failures: int = 0
     due: float = inf
+    missed: bool = False
+    """Whether the last read brought no news."""
+    owed: bool = False
+    """Whether push came up after the job was last looked at: what was told before isn't told again."""
+    chance: float = 0.5
+    """A random number in [0, 1) for the next read."""
     reading: asyncio.Task[None] | None = None
+
+    @property
+    def born_at(self) -> float:
+        """Loop time at which the job was made, as far as is known here."""
+        return self.joined_at if self.submitted_at is None else self.submitted_at
 
     def age(self, now: float) -> float:
         """How old the job is, in seconds, as far as is known here."""
-        return now - (self.joined_at if self.submitted_at is None else self.submitted_at)
+        return now - self.born_at
 
     def poll(self) -> float | None:
         """The shortest interval that a waiter asks for, or None where all leave it to the client."""

@@ -4,8 +4,8 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
+from copy import copy
 from functools import partial
-from heapq import heappop, heappush
 from math import inf
 from typing import Final
 
@@ -22,7 +22,18 @@ from dryapi_async.errors import (
     TransportError,
 )
 from dryapi_async.events import Event, Polled, RateLimited, StateChanged
-from dryapi_async.protocol.cadence import LONGEST, next_interval
+from dryapi_async.protocol.cadence import (
+    LONGEST,
+    NO_LIMIT,
+    UNKNOWN,
+    Budget,
+    Turns,
+    next_interval,
+    next_read,
+    silence,
+    spared,
+)
+from dryapi_async.protocol.durations import Durations
 from dryapi_async.protocol.endpoint import STATUS_LANE
 from dryapi_async.protocol.retry import MINUTE_WINDOW
 from dryapi_async.protocol.status import Update
@@ -30,88 +41,96 @@ from dryapi_async.tracking.board import Entry, Poll, Waiter
 
 NOT_FOUND_GRACE: Final = 10.0
 """Seconds after a submit in which a 404 means "not yet": the service's own replicas may lag."""
-SAFETY_SECONDS: Final = 30.0
-"""While push is healthy a silent job is left unread no longer than this, unless there are too many of them."""
-READS_A_SECOND: Final = 0.4
-"""Half of what the smallest known budget has (50 a minute): all silent jobs share it."""
 OUTAGE_FAILURES: Final = 3
 """From so many failed reads in a row on a job is left alone for longer and longer."""
 MOST_READS: Final = 32
 """Reads on the wire at once: more wouldn't be faster under any tier's limit, and transfers need connections, too."""
+RESOLUTION: Final = 0.01
+"""Seconds by which a turn may come early: less isn't worth a second look."""
+MOST_KINDS: Final = 256
+"""Kinds of jobs whose durations are remembered: 1.3 KB each."""
 
 
 class Watcher:
-    """Follows jobs while somebody waits for them. It has no task of its own: a timer starts the reads that are due."""
+    """Follows jobs while somebody waits for them. It has no task of its own: a timer starts the reads whose turn it is."""
 
-    def __init__(self, settings: Settings, read_status: Callable[[str], Awaitable[Update]], tell: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        read_status: Callable[[str], Awaitable[Update]],
+        tell: Callable[[Event], None],
+        *,
+        budget: Callable[[], Budget] | None = None,
+    ) -> None:
+        """Watch nothing yet; ``budget`` says what the lane of status reads has left."""
         self._settings = settings
         self._read_status = read_status
         self._tell = tell
+        self._budget = budget or _no_limit
         self._loop = asyncio.get_running_loop()
         self._board: dict[str, Entry] = {}
-        self._due: list[tuple[float, int, Entry]] = []
-        self._count = 0
+        self._turns: Turns[Entry] = Turns()
+        self._kinds: dict[str, Durations] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
         self._reading = 0
         self._most_reads = min(MOST_READS, max(settings.pool_size // 2, 1))
-        self._not_before = 0.0
-        self._pushed = False
+        self._day_over: RateLimitError | None = None
+        self._day_over_until = 0.0
+        self._push_up_since = inf
         self._closed = False
+        self.reads: int = 0
+        """Status reads that were begun."""
 
     @property
     def tickets(self) -> tuple[str, ...]:
         """The tickets of the jobs that are waited for."""
         return tuple(entry.ticket for entry in self._board.values())
 
-    def join(self, request_id: str, ticket: str, *, submitted_at: float | None, known: Update, poll: Poll, deadline: float) -> Waiter:
-        """Wait for a job: it is read from now on, until its last waiter leaves."""
+    def join(  # noqa: PLR0913  what is known of a wait
+        self,
+        request_id: str,
+        ticket: str,
+        *,
+        submitted_at: float | None,
+        known: Update,
+        poll: Poll,
+        deadline: float,
+        kind: str = "",
+    ) -> Waiter:
+        """Wait for a job: it is read from now on, until its last waiter leaves.
+
+        ``kind`` is what jobs that take about as long have in common: an operation with a model.
+        """
         if self._closed:
             raise ClientClosedError(f"The client is closed. Take the job up again with client.job({ticket!r}).", tickets=(ticket,))
         now = self._loop.time()
         entry = self._board.get(request_id)
         if entry is None:
-            entry = Entry(request_id=request_id, ticket=ticket, submitted_at=submitted_at, joined_at=now)
+            entry = Entry(
+                request_id=request_id,
+                ticket=ticket,
+                kind=kind,
+                submitted_at=submitted_at,
+                joined_at=now,
+                seen_at=now if submitted_at is None else submitted_at,
+                # A job of an older life may be done already, and so may one that was made before push came up: look at once.
+                chance=_chance(),
+                owed=submitted_at is None or (self._push_up_since < inf and submitted_at < self._push_up_since),
+            )
             self._board[request_id] = entry
         if known.source != "submit":
             entry.take(known)
         waiter = Waiter(entry, poll=poll, deadline=deadline)
         entry.waiters.add(waiter)
         if entry.reading is None:
-            # A job of an older life may be done already: look at once.
-            interval = self._interval(entry, now)
-            self._plan(entry, now + interval if entry.submitted_at is not None or interval == inf else now)
+            due = self._due(entry, now)
+            if due <= now and not entry.owed:
+                # Waits with little patience, one after the other, mustn't make a read each.
+                due = now + next_interval(entry.age(now), poll=self._poll(entry), chance=entry.chance)
+            self._plan(entry, due)
+        self._end_hopeless(entry, now)
         return waiter
-
-    def hear(self, request_id: str, update: Update) -> bool:
-        """Take news that came by push or webhook; False where nobody waits for that job."""
-        entry = self._board.get(request_id)
-        if entry is None:
-            return False
-        self.take(entry, update)
-        if not entry.update.finished and entry.reading is None:
-            entry.due = inf
-            now = self._loop.time()
-            self._plan(entry, now + self._interval(entry, now))
-        return True
-
-    def push_is_up(self) -> None:
-        """Read every pending job once, for nothing is replayed; from then on only those that stay silent, slowly."""
-        self._pushed = True
-        now, spread = self._loop.time(), len(self._board) / READS_A_SECOND
-        for entry in self._board.values():
-            if entry.reading is None and entry.wants_reads:
-                self._plan(entry, now + spread * random.random())  # noqa: S311  jitter, no secret
-
-    def push_is_down(self) -> None:
-        """Read as often as without push again."""
-        if not self._pushed:
-            return
-        self._pushed = False
-        now = self._loop.time()
-        for entry in self._board.values():
-            if entry.reading is None:
-                self._plan(entry, now + self._interval(entry, now))
 
     def leave(self, waiter: Waiter) -> None:
         """End a wait; with the last one the job is forgotten and a read that is out is cut."""
@@ -120,8 +139,42 @@ class Watcher:
         if not entry.waiters and self._board.get(entry.request_id) is entry:
             del self._board[entry.request_id]
             entry.due = inf
+            self._turns.sweep(len(self._board), self._board.values())
             if entry.reading is not None:
                 entry.reading.cancel()
+
+    def hear(self, request_id: str, update: Update) -> bool:
+        """Take news that came by push or webhook, and wake who waits; False where nobody waits for that job."""
+        entry = self._board.get(request_id)
+        if entry is None:
+            return False
+        now = self._loop.time()
+        self._learn(entry, update, began=now, now=now)
+        entry.owed = entry.missed = False
+        self.take(entry, update)
+        return True
+
+    def push_is_up(self) -> None:
+        """Read every pending job once, for nothing is replayed; from then on only those that stay silent, and seldom."""
+        if self._push_up_since < inf:
+            return
+        self._push_up_since = now = self._loop.time()
+        for entry in self._board.values():
+            entry.owed = True
+            if entry.reading is None and entry.wants_reads:
+                self._plan(entry, now)
+
+    def push_is_down(self) -> None:
+        """Read as often as without push again."""
+        if self._push_up_since == inf:
+            return
+        self._push_up_since, now = inf, self._loop.time()
+        for entry in self._board.values():
+            entry.owed = False
+            if entry.reading is None and entry.wants_reads:
+                # The exact time is worked out at its turn: thousands of jobs mustn't hold the loop up here.
+                self._plan(entry, now + next_interval(entry.age(now), poll=self._poll(entry), chance=_chance()))
+            self._end_hopeless(entry, now)
 
     async def close(self) -> None:
         """End every wait with ClientClosedError; the jobs go on."""
@@ -139,89 +192,128 @@ class Watcher:
         if reads:
             await asyncio.wait(reads)
 
-    def _interval(self, entry: Entry, now: float) -> float:
-        """Say how long a job is left unread from now."""
-        if not entry.wants_reads:
-            return inf
+    def take(self, entry: Entry, update: Update) -> None:
+        """Fold news about a job in, from whatever source."""
+        before = entry.update
+        if entry.take(update) and (before.state, before.progress) != (entry.update.state, entry.update.progress):
+            self._tell(StateChanged(request_id=entry.request_id, state=entry.update.state.value, progress=entry.update.progress))
+        if entry.update.finished:
+            entry.due = inf
+
+    def _poll(self, entry: Entry) -> float | None:
         asked = entry.poll()
-        poll = self._settings.poll if asked is None else asked
-        if poll is None and self._pushed:
-            # Push never tells a failure: a silent job is read, though seldom.
-            return max(SAFETY_SECONDS, len(self._board) / READS_A_SECOND)
+        return self._settings.poll if asked is None else asked
+
+    def _due(self, entry: Entry, now: float) -> float:
+        """Say when to read a job next."""
+        if not entry.wants_reads or entry.update.finished:
+            return inf
+        if entry.owed:
+            return now
+        poll = self._poll(entry)
+        if poll is not None or entry.missed:
+            return now + self._interval(entry, now, poll)
+        return self._when_silent(entry)
+
+    def _interval(self, entry: Entry, now: float, poll: float | None) -> float:
+        """Give the user's own interval, or that after a read which brought no news."""
+        if poll is not None:
+            return poll
         # So many failures end a wait: they must not all fall into one short outage.
-        outage = 0.0 if poll is not None or entry.failures < OUTAGE_FAILURES else min(2.0 ** (entry.failures - OUTAGE_FAILURES), LONGEST)
-        return outage + next_interval(entry.age(now), poll=poll, chance=random.random())  # noqa: S311  jitter, no secret
+        outage = 0.0 if entry.failures < OUTAGE_FAILURES else min(2.0 ** (entry.failures - OUTAGE_FAILURES), LONGEST)
+        return outage + max(next_interval(entry.age(now), poll=None, chance=entry.chance), spared(self._budget()))
+
+    def _when_silent(self, entry: Entry) -> float:
+        """Say when to read a job of which nothing more is heard."""
+        budget, born = self._budget(), entry.born_at
+        if self._push_up_since < inf:
+            return entry.seen_at + silence(len(self._board), budget)
+        durations = UNKNOWN if entry.submitted_at is None else self._kinds.get(entry.kind, UNKNOWN)
+        return born + next_read(durations, entry.seen_at - born, budget=budget, chance=entry.chance)
 
     def _plan(self, entry: Entry, due: float) -> None:
         """Note when a job is read next; an earlier plan that stands is kept."""
-        if entry.due <= due:
-            return
-        entry.due = due
-        self._count += 1
-        heappush(self._due, (due, self._count, entry))
-        self._arm()
+        if self._turns.plan(entry, due):
+            self._arm()
 
     def _arm(self) -> None:
-        """Set the timer for the next job that is due."""
-        if self._closed or not self._due or self._reading >= self._most_reads:
+        """Set the timer for the next turn."""
+        if self._closed or self._reading >= self._most_reads:
             return
-        at = max(self._due[0][0], self._not_before)
+        at = self._turns.at(self._loop.time(), self._budget())
         if self._timer is not None:
             if at >= self._timer_at:
                 return
             self._timer.cancel()
-        self._timer_at = at
-        self._timer = self._loop.call_at(at, self._tick)
+            self._timer = None
+        if at < inf:
+            self._timer_at = at
+            self._timer = self._loop.call_at(at, self._tick)
 
     def _tick(self) -> None:
-        """Start the reads that are due."""
+        """Start the reads whose turn it is."""
         self._timer, self._timer_at = None, inf
-        now = self._loop.time()
-        while self._due and self._reading < self._most_reads and now >= self._not_before:
-            due, _, entry = self._due[0]
-            if due > now:
-                break
-            heappop(self._due)
-            if due == entry.due and entry.reading is None and entry.waiters:
-                entry.due = inf
-                self._reading += 1
-                entry.reading = self._loop.create_task(self._read(entry))
-                # Not in the task's own finally: one that is cancelled before its first step never gets there.
-                entry.reading.add_done_callback(partial(self._end_read, entry))
+        now, budget = self._loop.time(), self._budget()
+        while self._reading < self._most_reads and (entry := self._turns.peek(now, budget)) is not None:
+            if not (entry.owed or entry.missed) and self._poll(entry) is None:
+                # There may be news since it was planned, of itself, of its kind, or of who waits for the same requests.
+                due = self._when_silent(entry)
+                if due > now + RESOLUTION:
+                    self._turns.put_off(entry, due)
+                    continue
+            self._turns.take(entry, now, budget)
+            self._start(entry)
         self._arm()
 
-    async def _read(self, entry: Entry) -> None:
-        """Read one job once, take the news, and plan its next read."""
+    def _start(self, entry: Entry) -> None:
+        self._reading += 1
+        self.reads += 1
         entry.reads += 1
+        entry.owed, entry.missed, entry.chance = False, True, _chance()
+        entry.reading = self._loop.create_task(self._read(entry))
+        # Not in the task's own finally: one that is cancelled before its first step never gets there.
+        entry.reading.add_done_callback(partial(self._end_read, entry))
+
+    async def _read(self, entry: Entry) -> None:
+        """Read one job once, and take the news."""
+        began = self._loop.time()
         try:
             update = await self._read_status(entry.request_id)
         except DryAPIError as error:
             self._tell(Polled(request_id=entry.request_id, state=None))
             self._take_failure(entry, error)
         else:
-            entry.failures = 0
+            entry.failures, entry.missed = 0, False
+            self._learn(entry, update, began=began, now=self._loop.time())
             self._tell(Polled(request_id=entry.request_id, state=update.state.value))
             self.take(entry, update)
 
     def _end_read(self, entry: Entry, _: asyncio.Task[None]) -> None:
         entry.reading = None
         self._reading -= 1
-        if entry.waiters and not entry.update.finished:
-            now = self._loop.time()
-            self._plan(entry, now + self._interval(entry, now))
+        if entry.waiters:
+            self._plan(entry, self._due(entry, self._loop.time()))
         self._arm()
 
-    def take(self, entry: Entry, update: Update) -> None:
-        """Fold news about a job in, from whatever source."""
-        before = entry.update
-        if entry.take(update) and (before.state, before.progress) != (entry.update.state, entry.update.progress):
-            self._tell(StateChanged(request_id=entry.request_id, state=entry.update.state.value, progress=entry.update.progress))
+    def _learn(self, entry: Entry, update: Update, *, began: float, now: float) -> None:
+        """Learn from what is seen of a job that this client made how long its kind takes; ``began`` is when it was looked at."""
+        if entry.update.finished:
+            return
+        if entry.submitted_at is not None:
+            later = now if update.finished else began
+            if later > entry.seen_at:
+                if entry.kind not in self._kinds:
+                    while len(self._kinds) >= MOST_KINDS:
+                        del self._kinds[next(iter(self._kinds))]
+                    self._kinds[entry.kind] = Durations()
+                self._kinds[entry.kind].learn(entry.age(entry.seen_at), entry.age(later), ended=update.finished)
+        entry.seen_at = max(entry.seen_at, began)
 
     def _take_failure(self, entry: Entry, error: DryAPIError) -> None:
         """Decide what a failed read means: nothing by itself, unless reading is refused for good or failed too often."""
         now = self._loop.time()
         if isinstance(error, RateLimitError):
-            self._slow_down(entry, error, now)
+            self._slow_down(error, now)
         elif isinstance(error, AuthenticationError | PermissionDeniedError):
             entry.fail(error)
         elif isinstance(error, NotFoundError):
@@ -243,16 +335,34 @@ class Watcher:
         else:
             entry.fail(error)
 
-    def _slow_down(self, entry: Entry, error: RateLimitError, now: float) -> None:
+    def _slow_down(self, error: RateLimitError, now: float) -> None:
         """Hold all reads back for as long as a 429 asks; whose deadline is before that learns it at once where it is the day's."""
         seconds = MINUTE_WINDOW if error.retry_after is None else error.retry_after
         if error.kind == "daily" and error.resets_at is not None:
             seconds = max(seconds, error.resets_at - time.time()) if error.retry_after is None else seconds
         jitter = random.random() * (0.25 + seconds / 10)  # noqa: S311  jitter, no secret
-        self._not_before = max(self._not_before, now + seconds + jitter)
+        self._turns.not_before = max(self._turns.not_before, now + seconds + jitter)
         self._tell(RateLimited(lane=STATUS_LANE, seconds=seconds))
         if error.kind == "daily":
-            error.ticket = entry.ticket
-            for waiter in entry.waiters:
-                if waiter.deadline < now + seconds:
-                    waiter.fail(error)
+            self._day_over, self._day_over_until = error, now + seconds
+            for entry in self._board.values():
+                self._end_hopeless(entry, now)
+
+    def _end_hopeless(self, entry: Entry, now: float) -> None:
+        """End the waits that the day's used-up reads can't serve before their deadline, where nothing else would bring news."""
+        if self._day_over is None or now >= self._day_over_until or self._push_up_since < inf or self._settings.webhook_secrets:
+            return
+        for waiter in entry.waiters:
+            if waiter.deadline < self._day_over_until:
+                # Each its own, with its ticket: a raised error collects the traceback of who raised it.
+                error = copy(self._day_over)
+                error.ticket = entry.ticket
+                waiter.fail(error)
+
+
+def _no_limit() -> Budget:
+    return NO_LIMIT
+
+
+def _chance() -> float:
+    return random.random()  # noqa: S311  jitter, no secret
