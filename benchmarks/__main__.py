@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from benchmarks import report, upload
+from benchmarks import in_flight, report, upload
 from benchmarks.options import Options
 from benchmarks.processes import ChildError
 from benchmarks.report import Section
 
-BENCHMARKS: Final[dict[str, Callable[[Options], Section]]] = {"upload": upload.run}
+BENCHMARKS: Final[dict[str, Callable[[Options], Section]]] = {"upload": upload.run, "in-flight": in_flight.run}
 
 
 def main(arguments: list[str]) -> int:

@@ -116,10 +116,12 @@ class Job(Generic[R_co]):
         waiter = self._join(engine, deadline_after(timeout), poll)
         try:
             while True:
-                update = await self._next(engine, waiter, timeout)
-                yield update
-                if update.finished:
+                self._take(engine, await waiter.next())
+                yield self._known
+                if self._known.finished:
                     return
+        except TimeoutError:
+            raise self._late("isn't done", timeout, reads=waiter.entry.reads) from None
         finally:
             engine.watcher.leave(waiter)
 
@@ -163,7 +165,9 @@ class Job(Generic[R_co]):
             waiter = self._join(engine, deadline, poll)
             try:
                 while not self._known.finished:
-                    await self._next(engine, waiter, timeout)
+                    self._take(engine, await waiter.next())
+            except TimeoutError:
+                raise self._late("isn't done", timeout, reads=waiter.entry.reads) from None
             finally:
                 engine.watcher.leave(waiter)
         return self._known
@@ -192,15 +196,14 @@ class Job(Generic[R_co]):
         check_poll(poll, webhooks=bool(engine.settings.webhook_secrets))
         submitted_at = self._submitted_at if self._submitted_at is not None else engine.made_at(self.id)
         return engine.watcher.join(
-            self.id, self.ticket, submitted_at=submitted_at, known=self._known, poll=poll, deadline=deadline, kind=self._kind
+            self.id,
+            self._operation.endpoint.slug,
+            submitted_at=submitted_at,
+            known=self._known,
+            poll=poll,
+            deadline=deadline,
+            kind=self._kind,
         )
-
-    async def _next(self, engine: Engine, waiter: Waiter, timeout: float | None) -> Update:
-        try:
-            self._take(engine, await waiter.next())
-        except TimeoutError:
-            raise self._late("isn't done", timeout, reads=waiter.entry.reads) from None
-        return self._known
 
     def _late(self, what: str, timeout: float | None, *, reads: int) -> JobTimeoutError:
         known = self._known

@@ -18,7 +18,8 @@ class Entry:
     """One job, from its first waiter to its last."""
 
     request_id: str
-    ticket: str
+    slug: str
+    """The operation's."""
     kind: str
     """Jobs of one kind take about as long as each other."""
     submitted_at: float | None
@@ -28,7 +29,7 @@ class Entry:
     """Loop time at which the job was last known to be unfinished, from whatever source."""
     update: Update = SUBMITTED
     version: int = 0
-    waiters: "set[Waiter]" = field(factory=lambda: set[Waiter]())  # noqa: PLW0108  it is defined below
+    waiters: "list[Waiter]" = field(factory=lambda: list[Waiter]())  # noqa: PLW0108  it is defined below
     reads: int = 0
     failures: int = 0
     due: float = inf
@@ -39,6 +40,11 @@ class Entry:
     chance: float = 0.5
     """A random number in [0, 1) for the next read."""
     reading: asyncio.Task[None] | None = None
+
+    @property
+    def ticket(self) -> str:
+        """The job's ticket; made when asked for, since a hundred thousand texts that nobody reads are ten megabytes."""
+        return f"{self.slug}:{self.request_id}"
 
     @property
     def born_at(self) -> float:
@@ -114,7 +120,10 @@ class Waiter:
                 raise self._error
             self._future = asyncio.get_running_loop().create_future()
             try:
-                async with asyncio.timeout_at(None if self.deadline == inf else self.deadline):
+                if self.deadline == inf:
                     await self._future
+                else:
+                    async with asyncio.timeout_at(self.deadline):
+                        await self._future
             finally:
                 self._future = None

@@ -90,7 +90,7 @@ class Watcher:
     def join(  # noqa: PLR0913  what is known of a wait
         self,
         request_id: str,
-        ticket: str,
+        slug: str,
         *,
         submitted_at: float | None,
         known: Update,
@@ -103,13 +103,14 @@ class Watcher:
         ``kind`` is what jobs that take about as long have in common: an operation with a model.
         """
         if self._closed:
+            ticket = f"{slug}:{request_id}"
             raise ClientClosedError(f"The client is closed. Take the job up again with client.job({ticket!r}).", tickets=(ticket,))
         now = self._loop.time()
         entry = self._board.get(request_id)
         if entry is None:
             entry = Entry(
                 request_id=request_id,
-                ticket=ticket,
+                slug=slug,
                 kind=kind,
                 submitted_at=submitted_at,
                 joined_at=now,
@@ -122,7 +123,7 @@ class Watcher:
         if known.source != "submit":
             entry.take(known)
         waiter = Waiter(entry, poll=poll, deadline=deadline)
-        entry.waiters.add(waiter)
+        entry.waiters.append(waiter)
         if entry.reading is None:
             due = self._due(entry, now)
             if due <= now and not entry.owed:
@@ -135,7 +136,8 @@ class Watcher:
     def leave(self, waiter: Waiter) -> None:
         """End a wait; with the last one the job is forgotten and a read that is out is cut."""
         entry = waiter.entry
-        entry.waiters.discard(waiter)
+        if waiter in entry.waiters:
+            entry.waiters.remove(waiter)
         if not entry.waiters and self._board.get(entry.request_id) is entry:
             del self._board[entry.request_id]
             entry.due = inf

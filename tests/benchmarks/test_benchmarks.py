@@ -25,12 +25,19 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-def test_a_smoke_run_works_and_writes_no_file() -> None:
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("upload", "the SHA-256 of each of 8 files that the server got is the file's on disk"),
+        ("in-flight", "It works: 200 jobs"),
+    ],
+)
+def test_a_smoke_run_works_and_writes_no_file(name: str, said: str) -> None:
     before = report.RESULTS.read_bytes() if report.RESULTS.exists() else None
-    command = [sys.executable, "-m", "benchmarks", "upload", "--smoke"]
+    command = [sys.executable, "-m", "benchmarks", name, "--smoke"]
     done = subprocess.run(command, cwd=HOME, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    assert "the SHA-256 of each of 8 files that the server got is the file's on disk" in done.stdout
+    assert said in done.stdout
     assert (report.RESULTS.read_bytes() if report.RESULTS.exists() else None) == before
 
 
