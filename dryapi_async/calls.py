@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from dryapi_async.config import DEFAULT_TIMEOUT
 from dryapi_async.engine import Engine, deadline_after
-from dryapi_async.errors import ClientClosedError, DryAPIError, InputError, RequestTimeoutError
+from dryapi_async.errors import ClientClosedError, DryAPIError, InputError, RequestTimeoutError, show_value
 from dryapi_async.io.trail import Trail, lose
 from dryapi_async.job import EngineSource, Job, check_poll
 from dryapi_async.operations.account import Model
@@ -46,6 +46,9 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
         resubmit: bool = False,
         label: str = "",
     ) -> None:
+        self._touched = True  # nothing is dropped by a call that isn't made
+        if not isinstance(label, str):  # pyright: ignore[reportUnnecessaryIsInstance]  untyped callers
+            raise InputError(f"label must be a text, your own word for the call, not {show_value(label)}.")
         self.operation = operation
         self._engine = engine
         self._timeout = timeout

@@ -2,8 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
-from hashlib import sha256
-from inspect import iscoroutinefunction
 from os import PathLike
 from ssl import SSLContext
 from types import TracebackType
@@ -15,13 +13,20 @@ from dryapi_async import operations as ops
 from dryapi_async.calls import InstantCall, JobCall, ModelList
 from dryapi_async.config import DEFAULT_TIMEOUT, Limits, Retry, Settings, Timeouts
 from dryapi_async.engine import Engine
-from dryapi_async.errors import ClientClosedError, ClientLoopError, ConfigurationError, InputError, SubmissionUnknownError
+from dryapi_async.errors import (
+    ClientClosedError,
+    ClientLoopError,
+    ConfigurationError,
+    InputError,
+    SubmissionUnknownError,
+    show_value,
+)
 from dryapi_async.events import OnEvent
-from dryapi_async.job import Job, as_completed, read_ticket
+from dryapi_async.job import Job, as_completed, take_up
 from dryapi_async.methods import instant_method, job_method
 from dryapi_async.operations import job_class
 from dryapi_async.operations.base import InstantOperation, JobOperation
-from dryapi_async.protocol.endpoint import FREE_LANE, PRICES_LANE
+from dryapi_async.options import check_lanes, check_parts, make_journal
 from dryapi_async.protocol.signature import Headers, WebhookEvent, verify
 from dryapi_async.tracking.board import Poll
 
@@ -29,26 +34,6 @@ if TYPE_CHECKING:
     from dryapi_async.io.journal import Journal
 
 R = TypeVar("R")
-
-
-def check_lanes(limits: Limits) -> None:
-    """Refuse limits for lanes that don't exist: a slip would leave the account unguarded.
-
-    Raises:
-        ConfigurationError: Names the lanes that there are.
-    """
-    known = {PRICES_LANE, FREE_LANE} | {operation.endpoint.lane for operation in ops.ALL}
-    if wrong := sorted(set(limits.lanes) - known):
-        raise ConfigurationError(f"Limits: there is no lane {wrong[0]!r}. The lanes are {', '.join(sorted(known))}.")
-
-
-def _make_journal(path: str | PathLike[str], settings: Settings) -> "Journal":
-    """Make a journal of one account; sqlite3 is imported only here."""
-    from dryapi_async.io.journal import Journal  # noqa: PLC0415
-
-    if not isinstance(path, str | PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]  untyped callers
-        raise ConfigurationError(f"journal must be a path, not {type(path).__name__}.")
-    return Journal(path, base_url=settings.base_url, account=sha256(settings.api_key.encode()).hexdigest()[:16])
 
 
 class Client:
@@ -132,15 +117,12 @@ class Client:
             proxy=proxy,
         )
         check_lanes(self.settings.limits)
-        if session is not None and connector is not None:
-            raise ConfigurationError("Give a session or a connector, not both: of a session only the connector is used.")
-        if iscoroutinefunction(on_event):
-            raise ConfigurationError("on_event must be a plain function: it is called in the middle of a request, and isn't waited for.")
+        check_parts(ssl=ssl, session=session, connector=connector, on_event=on_event)
         self._ssl = ssl
         self._session = session
         self._connector = connector
         self._on_event = on_event
-        self._journal = None if journal is None else _make_journal(journal, self.settings)
+        self._journal = None if journal is None else make_journal(journal, self.settings)
         self._bound: Engine | None = None
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
@@ -177,7 +159,7 @@ class Client:
         ``type`` keeps those that serve one operation, in any of the words seen for it (``img2img``, ``img_upscale``, ``video2text``).
         """
         if not isinstance(type, str | None):  # pyright: ignore[reportUnnecessaryIsInstance]  untyped callers
-            raise InputError(f"models(type) takes a word such as 'img2img', not {type!r}.")
+            raise InputError(f"models(type) takes a word such as 'img2img', not {show_value(type)}.")
         return ModelList(self._engine, type)
 
     @overload
@@ -213,6 +195,8 @@ class Client:
 
         The models are read once and kept. Empty means that nothing is known against it: the service judges.
         """
+        if not isinstance(operation, JobOperation):  # pyright: ignore[reportUnnecessaryIsInstance]  untyped callers
+            raise InputError(f"check() takes a request such as Txt2Img(...), not {show_value(operation)}.")
         return await self._engine().find_problems(operation)
 
     @overload
@@ -225,13 +209,7 @@ class Client:
         Raises:
             InputError: No ticket, one of another operation, or of none that is known.
         """
-        slug, request_id = read_ticket(ticket)
-        found = operation or job_class(slug)
-        if found is None:
-            raise InputError(f"{ticket!r} is a ticket of no operation known here ({slug!r}).")
-        if found.endpoint.slug != slug:
-            raise InputError(f"{ticket!r} is a ticket of {slug!r}, not of {found.__name__}.")
-        return Job(request_id, found, self._engine)
+        return take_up(ticket, operation, self._engine)
 
     def as_completed(self, jobs: Iterable[Job[R]], *, timeout: float | None = DEFAULT_TIMEOUT, poll: Poll = None) -> AsyncIterator[Job[R]]:
         """Iterate over jobs in the order in which they end, failed ones, too; leaving the loop cancels nothing but the waiting.
@@ -309,6 +287,8 @@ class Client:
         that came to an address with the call's ``{key}``. Nothing is sent. No evidence proves nothing: whether to pay again is a
         person's decision.
         """
+        if not isinstance(error, SubmissionUnknownError):  # pyright: ignore[reportUnnecessaryIsInstance]  untyped callers
+            raise InputError(f"settle() takes the SubmissionUnknownError that a call raised, not {show_value(error)}.")
         engine = self._engine()
         found = await engine.find_answer(error.journal_key)
         if isinstance(found, Job):

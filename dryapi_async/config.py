@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from attrs import field, frozen
 
-from dryapi_async.errors import ConfigurationError
+from dryapi_async.errors import ConfigurationError, show_value
 
 DRYAPI_URL: Final = "https://api.dryapi.dev"
 """The dryAPI host, the default."""
@@ -23,7 +23,7 @@ DEFAULT_TIMEOUT: Final = 900.0
 def _check_seconds(name: str, seconds: float | None, *, zero: bool = False) -> None:
     """Refuse a number of seconds that can't be waited for."""
     if seconds is not None and not (is_finite_number(seconds) and (seconds > 0 or (zero and seconds == 0))):
-        raise ConfigurationError(f"{name} must be a positive number of seconds, not {seconds!r}.")
+        raise ConfigurationError(f"{name} must be a positive number of seconds, not {show_value(seconds)}.")
 
 
 def is_finite_number(value: object) -> bool:
@@ -36,7 +36,7 @@ def is_finite_number(value: object) -> bool:
 
 def _check_count(name: str, count: int, *, least: int = 1) -> None:
     if not is_finite_number(count) or int(count) != count or count < least:
-        raise ConfigurationError(f"{name} must be a whole number of at least {least}, not {count!r}.")
+        raise ConfigurationError(f"{name} must be a whole number of at least {least}, not {show_value(count)}.")
 
 
 @frozen(kw_only=True)
@@ -89,11 +89,11 @@ class Retry:
 def _read_statuses(given: object) -> frozenset[int]:
     """Take statuses that may mean "not executed"; what is accepted or refused outright can't."""
     if not isinstance(given, Collection) or isinstance(given, str | bytes):
-        raise ConfigurationError(f"Retry.unexecuted must be a set of statuses such as {{503}}, not {given!r}.")
+        raise ConfigurationError(f"Retry.unexecuted must be a set of statuses such as {{503}}, not {show_value(given)}.")
     statuses: set[int] = set()
     for status in cast("Collection[object]", given):
         if not isinstance(status, int) or isinstance(status, bool) or not (status in {408, 425} or 500 <= status <= 599):  # noqa: PLR2004  5xx
-            raise ConfigurationError(f"Retry.unexecuted takes 408, 425 and statuses from 500 to 599, not {status!r}.")
+            raise ConfigurationError(f"Retry.unexecuted takes 408, 425 and statuses from 500 to 599, not {show_value(status)}.")
         statuses.add(status)
     return frozenset(statuses)
 
@@ -111,6 +111,8 @@ class Rate:
         _check_seconds("Rate.seconds", self.seconds)
 
 
+MOST_DIGITS: Final = 9
+"""A limit with more digits is a slip."""
 DAY_SECONDS: Final = 86_400.0
 """A day's limit starts anew at midnight UTC, not so long after a request."""
 
@@ -131,11 +133,13 @@ class Limits:
     def __attrs_post_init__(self) -> None:
         """Refuse what isn't a rate."""
         rates: list[object] = [one for one in (self.default, self.pot) if one is not None]
+        if not isinstance(self.lanes, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]  untyped callers
+            raise ConfigurationError(f"Limits.lanes must be a mapping such as {{'txt2img': Rate(3, 60)}}, not {show_value(self.lanes)}.")
         for given in self.lanes.values():
             rates += given if isinstance(given, tuple) else [given]
         for rate in rates:
             if not isinstance(rate, Rate):
-                raise ConfigurationError(f"Limits takes Rate(limit, seconds), not {rate!r}.")
+                raise ConfigurationError(f"Limits takes Rate(limit, seconds), not {show_value(rate)}.")
 
     @classmethod
     def none(cls) -> "Limits":
@@ -170,13 +174,14 @@ class Limits:
         Raises:
             ConfigurationError: It says something else.
         """
-        word = text.strip().lower()
+        given: object = text
+        word = given.strip().lower() if isinstance(given, str) else ""
         named = {"none": cls.none, "auto": cls.auto, "basic": cls.basic, "premium": cls.premium}
         if word in named:
             return named[word]()
-        if word.isdecimal() and int(word) > 0:
+        if word.isdecimal() and len(word) <= MOST_DIGITS and int(word) > 0:
             return cls.shared(int(word))
-        raise ConfigurationError(f"DRYAPI_LIMITS={text!r} must be none, auto, basic, premium, or requests a minute.")
+        raise ConfigurationError(f"DRYAPI_LIMITS={show_value(text)} must be none, auto, basic, premium, or requests a minute.")
 
 
 _BASIC: Final = {
@@ -272,6 +277,17 @@ def _read_secrets(given: object) -> tuple[str, ...] | None:
     return found
 
 
+def _read_hosts(given: object) -> tuple[str, ...]:
+    """Take names of hosts."""
+    if isinstance(given, str):
+        raise ConfigurationError(f"storage_hosts must be a tuple of host names: write ({given!r},).")
+    hosts = tuple(cast("Collection[object]", given)) if isinstance(given, Collection) else (given,)
+    for host in hosts:
+        if not isinstance(host, str):
+            raise ConfigurationError(f"storage_hosts must be names of hosts, not {show_value(host)}.")
+    return tuple(host.lower() for host in cast("tuple[str, ...]", hosts))
+
+
 @frozen(kw_only=True)
 class Settings:
     """Everything a client is told that is plain data; the key is in no repr."""
@@ -298,7 +314,7 @@ class Settings:
         """Check each option, and normalise key, URL and pool."""
         for name, kind in (("timeouts", Timeouts), ("retry", Retry), ("limits", Limits)):
             if not isinstance(getattr(self, name), kind):
-                raise ConfigurationError(f"{name} must be {kind.__name__}(...), not {getattr(self, name)!r}.")
+                raise ConfigurationError(f"{name} must be {kind.__name__}(...), not {show_value(getattr(self, name))}.")
         object.__setattr__(self, "api_key", _read_key(self.api_key))
         object.__setattr__(self, "base_url", _read_base_url(self.base_url, allow_http=self.allow_http))
         _check_count("max_in_flight", self.max_in_flight)
@@ -310,9 +326,10 @@ class Settings:
         for name in ("client_id", "push_url", "webhook_url"):
             if not isinstance(getattr(self, name), str | None):
                 raise ConfigurationError(f"{name} must be a str, not {type(getattr(self, name)).__name__}.")
-        if isinstance(self.storage_hosts, str):
-            raise ConfigurationError(f"storage_hosts must be a tuple of host names: write ({self.storage_hosts!r},).")
-        object.__setattr__(self, "storage_hosts", tuple(host.lower() for host in self.storage_hosts))
+        for name in ("allow_http", "check", "expect100"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigurationError(f"{name} must be True or False, not {show_value(getattr(self, name))}.")
+        object.__setattr__(self, "storage_hosts", _read_hosts(self.storage_hosts))
 
     @property
     def webhook_secrets(self) -> tuple[str, ...]:

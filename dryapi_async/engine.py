@@ -13,7 +13,7 @@ import aiohttp
 from attrs import evolve
 
 from dryapi_async.config import Settings, is_finite_number
-from dryapi_async.errors import ConfigurationError, JournalError, NotFoundError, SourceError
+from dryapi_async.errors import ConfigurationError, JournalError, NotFoundError, SourceError, show_value
 from dryapi_async.events import OnEvent
 from dryapi_async.io.downloads import Downloads
 from dryapi_async.io.exchange import Exchange
@@ -297,5 +297,5 @@ def deadline_after(seconds: float | None) -> float:
     if seconds is None:
         return inf
     if not is_finite_number(seconds) or seconds < 0:
-        raise ConfigurationError(f"timeout must be a number of seconds, or None for no deadline, not {seconds!r}.")
+        raise ConfigurationError(f"timeout must be a number of seconds, or None for no deadline, not {show_value(seconds)}.")
     return asyncio.get_running_loop().time() + seconds

@@ -6,14 +6,16 @@ from math import inf
 from os import PathLike
 from pathlib import Path
 from sys import intern
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, cast
 
 from dryapi_async.config import DEFAULT_TIMEOUT, is_finite_number
 from dryapi_async.engine import Engine, deadline_after
-from dryapi_async.errors import ConfigurationError, InputError, JobFailedError, JobTimeoutError
+from dryapi_async.errors import ConfigurationError, InputError, JobFailedError, JobTimeoutError, show_value
+from dryapi_async.operations import job_class
 from dryapi_async.operations.base import JobOperation
 from dryapi_async.operations.results import MediaResult
-from dryapi_async.protocol.links import Link
+from dryapi_async.protocol.links import Link, mask
+from dryapi_async.protocol.replies import shorten
 from dryapi_async.protocol.status import SUBMITTED, JobState, Update, fold
 from dryapi_async.tracking.board import Poll, Waiter
 
@@ -222,7 +224,7 @@ class Job(Generic[R_co]):
 
     def _raise_failure(self) -> NoReturn:
         known = self._known
-        words = ": ".join(word for word in (known.code, known.reason) if word) or "the service gives no reason"
+        words = shorten(": ".join(word for word in (known.code, known.reason) if word)) or "the service gives no reason"
         raise JobFailedError(
             f"Job {self.ticket} failed ({words}). Mend the request, or make a new call: this job's status won't change any more.",
             request_id=self.id,
@@ -234,8 +236,10 @@ class Job(Generic[R_co]):
 
 async def as_completed(jobs: Iterable[Job[R_co]], *, timeout: float | None, poll: Poll) -> AsyncIterator[Job[R_co]]:
     """Give jobs back in the order in which they end."""
+    waited = tuple(jobs)
+    _check_jobs(waited)
     ended: asyncio.Queue[asyncio.Task[Update]] = asyncio.Queue()
-    waits = {asyncio.ensure_future(job.wait(timeout=timeout, poll=poll)): job for job in jobs}
+    waits = {asyncio.ensure_future(job.wait(timeout=timeout, poll=poll)): job for job in waited}
     for wait in waits:
         wait.add_done_callback(ended.put_nowait)
     try:
@@ -261,7 +265,39 @@ def check_poll(poll: Poll, *, webhooks: bool) -> None:
             return
         raise ConfigurationError("poll=False needs a webhook secret: without reads nothing else would ever tell a failure.")
     if poll is not None and not (is_finite_number(poll) and poll >= 0):
-        raise ConfigurationError(f"poll must be seconds between reads, 0 or more, not {poll!r}.")
+        raise ConfigurationError(f"poll must be seconds between reads, 0 or more, not {show_value(poll)}.")
+
+
+def _check_jobs(given: tuple[object, ...]) -> None:
+    for one in given:
+        if not isinstance(one, Job):
+            raise InputError(f"as_completed() takes jobs, as `await client.txt2img(...)` gives them, not {show_value(one)}.")
+
+
+def _check_class(given: object) -> None:
+    shown = show_value(given)
+    if given is not None and not (isinstance(given, type) and issubclass(given, JobOperation)):
+        raise InputError(f"job(ticket, operation) takes a class such as Txt2Img, not {shown}.")
+
+
+def take_up(ticket: str, operation: type[JobOperation[R_co]] | None, engine: EngineSource) -> Job[R_co]:
+    """Make a handle of a ticket; without its class, the class is found by the ticket's slug.
+
+    Raises:
+        InputError: No ticket, one of another operation, or of none that is known.
+    """
+    slug, request_id = read_ticket(ticket)
+    _check_class(operation)
+    found = operation or job_class(slug)
+    if found is None:
+        raise InputError(f"{mask(ticket)!r} is a ticket of no operation known here.")
+    if found.endpoint.slug != slug:
+        raise InputError(f"{mask(ticket)!r} is a ticket of {slug!r}, not of {found.__name__}.")
+    return Job(request_id, found, engine)
+
+
+LONGEST_TICKET: Final = 300
+"""Characters: a request_id is a UUID, and would have to be ten of them."""
 
 
 def read_ticket(ticket: str) -> tuple[str, str]:
@@ -272,7 +308,7 @@ def read_ticket(ticket: str) -> tuple[str, str]:
     """
     if not isinstance(ticket, str):  # pyright: ignore[reportUnnecessaryIsInstance]  untyped callers
         raise InputError(f"A ticket is a text such as 'txt2img:<request_id>', not {type(ticket).__name__}.")
-    slug, colon, request_id = ticket.partition(":")
-    if not (slug and colon and request_id) or not ticket.isprintable():
-        raise InputError(f"{ticket!r} is no ticket: it is '<slug>:<request_id>', as job.ticket gives it.")
+    slug, colon, request_id = ticket.strip().partition(":")
+    if not (slug and colon and request_id) or not request_id.isprintable() or " " in request_id or len(ticket) > LONGEST_TICKET:
+        raise InputError(f"{shorten(mask(ticket))!r} is no ticket: it is '<slug>:<request_id>', as job.ticket gives it.")
     return slug, request_id

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol, Self
 
 from attrs import field, frozen
 
-from dryapi_async.errors import InputError, ResponseError
+from dryapi_async.errors import InputError, ResponseError, show_value
 from dryapi_async.protocol.links import Link
 from dryapi_async.protocol.media import ending_of
 from dryapi_async.protocol.status import Update, excerpt
@@ -148,7 +148,7 @@ def check_format(format: object) -> None:  # noqa: A002  the service's word
         InputError: It is none.
     """
     if format is not None and _read_format(format) not in _ALTERNATIVES | _MADE:
-        raise InputError(f"format must be 'jpg', 'webp', or None for the file as the service made it, not {format!r}.")
+        raise InputError(f"format must be 'jpg', 'webp', or None for the file as the service made it, not {show_value(format)}.")
 
 
 def _read_format(given: object) -> str:
@@ -158,7 +158,7 @@ def _read_format(given: object) -> str:
         InputError: It is no text.
     """
     if not isinstance(given, str):
-        raise InputError(f"format must be 'jpg', 'webp', or None for the file as the service made it, not {given!r}.")
+        raise InputError(f"format must be 'jpg', 'webp', or None for the file as the service made it, not {show_value(given)}.")
     name = given.lower().lstrip(".")
     return _FORMATS.get(name, name)
 
@@ -195,7 +195,7 @@ def check_max_bytes(max_bytes: object) -> int | None:
     """
     if max_bytes is None or (isinstance(max_bytes, int) and not isinstance(max_bytes, bool) and max_bytes > 0):
         return max_bytes
-    raise InputError(f"max_bytes must be a whole number from 1, or None for no limit, not {max_bytes!r}.")
+    raise InputError(f"max_bytes must be a whole number from 1, or None for no limit, not {show_value(max_bytes)}.")
 
 
 def _path_ending(url: str) -> str:

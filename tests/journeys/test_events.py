@@ -72,7 +72,7 @@ def _raise(event: Event) -> None:
     raise LookupError(f"a bug in the hook at {type(event).__name__}")
 
 
-@pytest.mark.parametrize("hook", [_raise, lambda: None, "no function"], ids=["raises", "takes nothing", "isn't callable"])
+@pytest.mark.parametrize("hook", [_raise, lambda: None], ids=["raises", "takes nothing"])
 async def test_p34_an_exception_in_the_hook_breaks_nothing(
     sim: Simulator, tmp_path: Path, caplog: pytest.LogCaptureFixture, hook: Callable[[Event], object]
 ) -> None:

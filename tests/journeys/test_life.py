@@ -100,7 +100,7 @@ async def main(number):
     assert (await image.read()).startswith(b"\\x89PNG")
     if number == 3:
         # Something is under way when this loop ends.
-        asyncio.create_task(client.job("txt2img:of nobody").result())
+        asyncio.create_task(client.job("txt2img:of-nobody").result())
         await asyncio.sleep(0)
 
 for number in range(5):
