@@ -26,7 +26,7 @@ from dryapi_async.job import Job, as_completed, take_up
 from dryapi_async.methods import instant_method, job_method
 from dryapi_async.operations import job_class
 from dryapi_async.operations.base import InstantOperation, JobOperation
-from dryapi_async.options import check_lanes, check_parts, make_journal
+from dryapi_async.options import check_lanes, check_parts, check_push, make_journal
 from dryapi_async.protocol.signature import Headers, WebhookEvent, verify
 from dryapi_async.tracking.board import Poll
 
@@ -117,6 +117,7 @@ class Client:
             proxy=proxy,
         )
         check_lanes(self.settings.limits)
+        check_push(self.settings)
         check_parts(ssl=ssl, session=session, connector=connector, on_event=on_event)
         self._ssl = ssl
         self._session = session

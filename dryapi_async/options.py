@@ -12,6 +12,7 @@ from dryapi_async import operations as ops
 from dryapi_async.config import Limits, Settings
 from dryapi_async.errors import ConfigurationError, show_value
 from dryapi_async.protocol.endpoint import FREE_LANE, PRICES_LANE
+from dryapi_async.protocol.pusher import channel_name, push_url
 
 if TYPE_CHECKING:
     from dryapi_async.io.journal import Journal
@@ -42,6 +43,18 @@ def check_parts(*, ssl: object, session: object, connector: object, on_event: ob
         raise ConfigurationError("Give a session or a connector, not both: of a session only the connector is used.")
     if on_event is not None and (not callable(on_event) or iscoroutinefunction(on_event)):
         raise ConfigurationError("on_event must be a plain function: it is called in the middle of a request, and isn't waited for.")
+
+
+def check_push(settings: Settings) -> None:
+    """Refuse a channel or an address of the websocket that can't be one: said when the client is made, not by its silence.
+
+    Raises:
+        ConfigurationError: Names the option.
+    """
+    if settings.client_id is not None:
+        channel_name(settings.client_id)
+    if settings.push_url is not None:
+        push_url(settings.base_url, settings.push_url, allow_http=settings.allow_http)
 
 
 def make_journal(path: str | PathLike[str], settings: Settings) -> "Journal":

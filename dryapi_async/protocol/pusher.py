@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from attrs import define, field, frozen
 
 from dryapi_async.config import is_loopback
-from dryapi_async.errors import ConfigurationError, ResponseError
+from dryapi_async.errors import ConfigurationError, ResponseError, show_value
 from dryapi_async.protocol.links import mask
 from dryapi_async.protocol.replies import decode_json, read_retry_after
 from dryapi_async.protocol.retry import MINUTE_WINDOW, TRANSIENT, spread
@@ -210,7 +210,7 @@ def channel_name(client_id: str) -> str:
         ConfigurationError: The protocol has no channel of that name.
     """
     if _CHANNEL_PART.fullmatch(client_id) is None:
-        raise ConfigurationError(f"client_id {client_id!r} can't name a push channel: copy it from the dashboard.")
+        raise ConfigurationError(f"client_id {show_value(client_id)} can't name a push channel: copy it from the dashboard.")
     return f"private-client.{client_id}"
 
 
@@ -233,7 +233,7 @@ def push_url(base_url: str, given: str | None = None, *, allow_http: bool = Fals
         parts = urlsplit(given)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise ConfigurationError(f"push_url is no URL: {error}.") from error
+        raise ConfigurationError(f"push_url is no URL: give one such as wss://soketi.dryapi.dev/app/<app key>.") from None
     if parts.scheme not in {"ws", "wss"} or not host or "/app/" not in parts.path or parts.username is not None or parts.fragment:
         raise ConfigurationError("push_url must be a whole address such as wss://soketi.dryapi.dev/app/<app key>.")
     if parts.scheme == "ws" and not (allow_http or is_loopback(host)):

@@ -31,8 +31,8 @@ ODD_OPTIONS: dict[str, Any] = {
     "poll": [-HUGE, -1, "fast"],
     "journal": [5, object()],
     "webhook_secret": [5, [], [""], [5]],
-    "client_id": [5],
-    "push_url": [5],
+    "client_id": [5, "a b", "x" * 500, "a/b"],
+    "push_url": [5, "nowhere", "https://127.0.0.1/app/key", "ws://[::1/app/key", "ws://127.0.0.1:9/", "wss://a:b@127.0.0.1/app/k"],
     "webhook_url": [5],
     "proxy": [5, "nowhere"],
 }
