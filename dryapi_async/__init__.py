@@ -4,6 +4,7 @@ from dryapi_async.client import Client
 from dryapi_async.config import DEAPI_URL, DRYAPI_URL, Limits, Rate, Retry, Settings, Timeouts
 from dryapi_async.errors import (
     AccountSuspendedError,
+    AlreadySubmittedError,
     AuthenticationError,
     BudgetExceededError,
     ClientClosedError,
@@ -87,6 +88,7 @@ __all__ = [
     "DEAPI_URL",
     "DRYAPI_URL",
     "AccountSuspendedError",
+    "AlreadySubmittedError",
     "Aud2Txt",
     "Aud2Video",
     "Audio",

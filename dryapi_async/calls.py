@@ -2,17 +2,17 @@
 
 import asyncio
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Generator
 from decimal import Decimal
 from math import inf
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from dryapi_async.config import DEFAULT_TIMEOUT
 from dryapi_async.engine import Engine, deadline_after
-from dryapi_async.errors import ClientClosedError, DryAPIError, InputError, RequestTimeoutError, show_value
+from dryapi_async.errors import ClientClosedError, ConfigurationError, DryAPIError, InputError, RequestTimeoutError, show_value
 from dryapi_async.io.trail import Trail, lose
 from dryapi_async.job import EngineSource, Job, check_poll
 from dryapi_async.operations.account import Model
@@ -37,7 +37,7 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
     dropped untouched warns as a coroutine does.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  all that isn't the request's own
         self,
         operation: Operation[Any],
         engine: EngineSource,
@@ -45,10 +45,13 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
         timeout: float | None = DEFAULT_TIMEOUT,
         resubmit: bool = False,
         label: str = "",
+        once: bool = False,
+        again: Collection[str] = (),
     ) -> None:
         self._touched = True  # nothing is dropped by a call that isn't made
         if not isinstance(label, str):  # pyright: ignore[reportUnnecessaryIsInstance]  untyped callers
             raise InputError(f"label must be a text, your own word for the call, not {show_value(label)}.")
+        self._unless = read_once(once, again, label)
         self.operation = operation
         self._engine = engine
         self._timeout = timeout
@@ -143,8 +146,10 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
         if self._trail.lost is not None:
             raise self._trail.lost
         engine = self._engine()
+        if self._unless and engine.journal is None:
+            raise ConfigurationError("once=True needs a journal, which knows what was submitted: give Client(journal='jobs.db').")
         if self._work is None or self._work.cancelled():
-            self._trail = Trail(patience=deadline, resubmit=self._resubmit, label=self._label, journal=engine.journal)
+            self._trail = Trail(patience=deadline, resubmit=self._resubmit, label=self._label, unless=self._unless, journal=engine.journal)
             if deadline <= engine.loop.time():
                 raise self._late()
             self._work = engine.start(self._run(engine), self._trail)
@@ -192,6 +197,26 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
 
     async def _run(self, engine: Engine) -> T_co:
         raise TypeError(f"A call runs something on {engine!r}.")
+
+
+MADE: Final = ("intent", "waiting", "submitted", "done", "saved", "unknown", "failed")
+"""States in the journal of a call that was made, is being made, or may have been: all but refused."""
+AGAIN: Final = ("unknown", "failed")
+"""Those of them that the user may name to pay once more."""
+
+
+def read_once(once: object, again: object, label: str) -> tuple[str, ...]:
+    """Say in which states another call of the same label forbids this one.
+
+    Raises:
+        InputError: Nothing to know it by, or a state that can't be paid for again.
+    """
+    shown = f"{show_value(once)} and {show_value(again)}"
+    if not isinstance(once, bool) or not isinstance(again, Collection) or isinstance(again, str) or not set(again) <= set(AGAIN):  # pyright: ignore[reportUnknownArgumentType]  of whatever
+        raise InputError(f"once is True or False, again a tuple out of {AGAIN}, not {shown}.")
+    if once and not label:
+        raise InputError("once=True needs a label: your own word for the call, by which the journal knows it again.")
+    return tuple(state for state in MADE if state not in again) if once else ()  # pyright: ignore[reportUnknownArgumentType]  checked above
 
 
 def _current_task() -> asyncio.Task[Any] | None:

@@ -1,7 +1,7 @@
 """The client: its life, and a line for each operation."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from os import PathLike
 from ssl import SSLContext
 from types import TracebackType
@@ -165,11 +165,25 @@ class Client:
 
     @overload
     def call(
-        self, operation: JobOperation[R], *, timeout: float | None = DEFAULT_TIMEOUT, resubmit: bool = False, label: str = ""
+        self,
+        operation: JobOperation[R],
+        *,
+        timeout: float | None = ...,
+        resubmit: bool = ...,
+        label: str = ...,
+        once: bool = ...,
+        again: Collection[str] = ...,
     ) -> JobCall[R]: ...
     @overload
     def call(
-        self, operation: InstantOperation[R], *, timeout: float | None = DEFAULT_TIMEOUT, resubmit: bool = False, label: str = ""
+        self,
+        operation: InstantOperation[R],
+        *,
+        timeout: float | None = ...,
+        resubmit: bool = ...,
+        label: str = ...,
+        once: bool = ...,
+        again: Collection[str] = ...,
     ) -> InstantCall[R]: ...
     def call(
         self,
@@ -178,17 +192,21 @@ class Client:
         timeout: float | None = DEFAULT_TIMEOUT,
         resubmit: bool = False,
         label: str = "",
+        once: bool = False,
+        again: Collection[str] = (),
     ) -> JobCall[R] | InstantCall[R]:
         """Make a call from a request: nothing is sent until it is finished (``await``, ``.result()``, ``.save()``).
 
         ``timeout`` is seconds over the submit with its retries and waits, for ``await``; None is no deadline. ``resubmit=True`` sends it
         again where its answer was lost, up to ``Retry.attempts`` times: each of these may have been accepted, so it may be paid for as
-        often (at 15 % lost answers, about one job in ten). ``label`` is your own word for it, kept in the journal.
+        often (at 15 % lost answers, about one job in ten). ``label`` is your own word for it, kept in the journal; with ``once=True`` it
+        is sent only if no call of that label was made by whatever process on this journal, else AlreadySubmittedError. ``again`` names
+        those of the states ``unknown`` and ``failed`` in which it may be: that pays once more.
         """
         if isinstance(operation, JobOperation):
-            return JobCall(operation, self._engine, timeout=timeout, resubmit=resubmit, label=label)
+            return JobCall(operation, self._engine, timeout=timeout, resubmit=resubmit, label=label, once=once, again=again)
         if isinstance(operation, InstantOperation):  # pyright: ignore[reportUnnecessaryIsInstance]  untyped callers
-            return InstantCall(operation, self._engine, timeout=timeout, resubmit=resubmit, label=label)
+            return InstantCall(operation, self._engine, timeout=timeout, resubmit=resubmit, label=label, once=once, again=again)
         raise InputError(f"call() takes a request such as Txt2Img(...), not {type(operation).__name__}.")
 
     async def check(self, operation: JobOperation[Any]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@
     ├── SharedStateError                     Redis away, where the user chose to stop
     ├── BudgetExceededError                  a batch's budget
     ├── InputError (ValueError)              refused before anything was sent
+    │   ├── AlreadySubmittedError            the journal has a call of that label
     │   └── SourceError                      missing, unreadable or empty file
     │       ├── SourceChangedError           it changed while it was sent
     │       └── SourceNotReplayableError     a one-shot source can't be sent twice
@@ -116,6 +117,21 @@ class BudgetExceededError(DryAPIError):
 
 class InputError(DryAPIError, ValueError):
     """A request was refused before anything was sent. Mend the field that the message names."""
+
+
+class AlreadySubmittedError(InputError):
+    """The journal has a call of this label already, and ``once=True`` was said. Nothing was sent: go on with ``client.job(error.ticket)``.
+
+    ``state`` is its state in the journal (intent, waiting, submitted, done, saved, unknown, failed), ``ticket`` its job's, once there is
+    one, ``journal_key`` its key there; it may be another process's.
+    """
+
+    def __init__(self, message: str, *, label: str, state: str, ticket: str | None = None, journal_key: str | None = None) -> None:
+        super().__init__(message)
+        self.label = label
+        self.state = state
+        self.ticket = ticket
+        self.journal_key = journal_key
 
 
 class SourceError(InputError):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 from weakref import WeakSet
 
-from dryapi_async.errors import ConfigurationError, JournalError
+from dryapi_async.errors import AlreadySubmittedError, ConfigurationError, JournalError
 from dryapi_async.io.ledger import BUSY_SECONDS, COMES_FROM, Intent, JournalRow, Ledger, Turn
 
 __all__ = ["Journal", "JournalRow"]
@@ -41,7 +41,7 @@ class Journal:
         self._pid = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._queue: list[Pending] = []
-        self._writing: asyncio.Future[Sequence[JournalError | None]] | None = None
+        self._writing: asyncio.Future[Sequence[JournalError | AlreadySubmittedError | None]] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._opened = False
         _ledgers.add(self._ledger)
@@ -65,13 +65,15 @@ class Journal:
             await self._start(self._ledger.open)
             self._opened = True
 
-    async def intend(self, key: str, *, operation: str, digest: str, attempt: int, label: str = "") -> None:
+    async def intend(self, key: str, *, operation: str, digest: str, attempt: int, label: str = "", unless: Collection[str] = ()) -> None:
         """Note that a call leaves now; it is on disk when this returns.
 
         Raises:
             JournalError: It isn't: nothing may be submitted.
+            AlreadySubmittedError: A call of the same label is in one of the states ``unless``.
         """
-        await self._put(Intent(key=key, operation=operation, digest=digest, label=label, attempt=attempt))
+        _check_states(unless)
+        await self._put(Intent(key=key, operation=operation, digest=digest, label=label, attempt=attempt, unless=tuple(unless)))
 
     async def record(self, key: str, state: str, *, request_id: str | None = None, cause: str = "") -> None:
         """Note a call's next state; it is on disk when this returns.
@@ -102,6 +104,10 @@ class Journal:
         _check_states(states)
         await self._flush()
         return await self._start(self._ledger.rows, states)
+
+    async def is_alive(self, owner: str) -> bool:
+        """Say whether the process that a row belongs to (``row.owner``) still lives and has the journal open."""
+        return await self._start(self._ledger.is_alive, owner)
 
     async def take_over(self) -> tuple[JournalRow, ...]:
         """Make the jobs that dead processes left this process's own: each is given to one caller only."""
@@ -178,7 +184,9 @@ class Journal:
         self._writing = self._start(self._ledger.apply, [write for write, _ in group])
         self._writing.add_done_callback(partial(self._end_write, group))
 
-    def _end_write(self, group: Sequence[Pending], written: "asyncio.Future[Sequence[JournalError | None]]") -> None:
+    def _end_write(
+        self, group: Sequence[Pending], written: "asyncio.Future[Sequence[JournalError | AlreadySubmittedError | None]]"
+    ) -> None:
         self._writing = None
         failure = asyncio.CancelledError() if written.cancelled() else written.exception()
         errors = written.result() if failure is None else [failure] * len(group)

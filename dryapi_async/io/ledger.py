@@ -1,9 +1,7 @@
 """The journal's file: sqlite in WAL mode, and a lock file for each owner. Everything here blocks."""
 
-import fcntl
 import os
 import re
-import secrets
 import sqlite3
 import stat
 import threading
@@ -15,7 +13,8 @@ from typing import Final
 
 from attrs import evolve, frozen
 
-from dryapi_async.errors import JournalError
+from dryapi_async.errors import AlreadySubmittedError, JournalError
+from dryapi_async.io.owners import OwnerLock, is_alive
 
 VERSION: Final = 1
 """The schema's, in ``user_version``."""
@@ -31,6 +30,8 @@ _SCHEMA: Final = (
     "CREATE INDEX calls_request ON calls (request_id) WHERE request_id IS NOT NULL",
     f"PRAGMA user_version = {VERSION}",
 )
+_LABELS: Final = "CREATE INDEX IF NOT EXISTS calls_label ON calls (label) WHERE label != ''"
+"""It came later and changes no meaning, so a journal of before is given it as it is opened."""
 _UNFINISHED: Final = "state IN ('intent', 'waiting', 'submitted', 'done')"
 """Word for word the partial index's condition: else sqlite doesn't use it."""
 COMES_FROM: Final[dict[str, tuple[str, ...]]] = {
@@ -93,6 +94,8 @@ class Intent:
     digest: str
     label: str
     attempt: int
+    unless: tuple[str, ...] = ()
+    """States in which another call of the same label forbids this one."""
 
 
 @frozen(kw_only=True)
@@ -103,48 +106,6 @@ class Turn:
     state: str
     request_id: str | None = None
     cause: str = ""
-
-
-class OwnerLock:
-    """The sign that an owner lives: a lock on its own file, which the kernel frees at its death."""
-
-    def __init__(self, path: Path) -> None:
-        """Take a fresh owner's lock beside the journal ``path``, inside a transaction: others look for the dead only inside theirs."""
-        self.owner: str = secrets.token_hex(8)
-        self._file = lock_file(path, self.owner)
-        self._fd: int = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        os.fchmod(self._fd, 0o600)
-        fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-    def release(self) -> None:
-        """Let go: this owner is dead from now on."""
-        self._file.unlink(missing_ok=True)
-        self.forget()
-
-    def forget(self) -> None:
-        """Close the file without a word: a forked child isn't the owner, and a lock lives until its last holder closes it."""
-        os.close(self._fd)
-
-
-def lock_file(path: Path, owner: str) -> Path:
-    """Find an owner's lock file."""
-    return path.with_name(f"{path.name}.{owner}.lock")
-
-
-def is_alive(path: Path, owner: str) -> bool:
-    """Say whether an owner holds its lock."""
-    try:
-        fd = os.open(lock_file(path, owner), os.O_RDWR | os.O_CLOEXEC)
-    except (FileNotFoundError, PermissionError) as error:
-        # Another user's can't be asked: it is let alone.
-        return isinstance(error, PermissionError)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
 
 
 class Ledger:
@@ -201,6 +162,7 @@ class Ledger:
         with self._transaction(db):
             for statement in _SCHEMA if self._is_new(db) else ():
                 db.execute(statement)
+            db.execute(_LABELS)
         for name in ("", "-wal", "-shm"):
             _close_to_others(Path(f"{self._place}{name}"))
 
@@ -253,18 +215,20 @@ class Ledger:
                     raise JournalError(f"Journal {self.path} was removed or replaced while it was open: close the client, make a new one.")
                 yield self._db
 
-    def apply(self, writes: Sequence[Intent | Turn]) -> list[JournalError | None]:
+    def apply(self, writes: Sequence[Intent | Turn]) -> list[JournalError | AlreadySubmittedError | None]:
         """Write a group in one transaction: all of it is on disk when this returns, but for those that have an error.
 
         Raises:
             JournalError: None of it is.
         """
-        errors: list[JournalError | None] = []
+        errors: list[JournalError | AlreadySubmittedError | None] = []
         with self._opened() as db, self._transaction(db):
             for write in writes:
                 try:
                     self._write(db, write, time.time())
                     errors.append(None)
+                except AlreadySubmittedError as error:
+                    errors.append(error)
                 except (sqlite3.Error, ValueError, KeyError) as error:
                     if not db.in_transaction:
                         # A full disk: sqlite has taken the others back, too.
@@ -274,6 +238,7 @@ class Ledger:
 
     def _write(self, db: sqlite3.Connection, write: Intent | Turn, now: float) -> None:
         if isinstance(write, Intent):
+            self._check_label(db, write)
             done = db.execute(
                 f"INSERT INTO calls ({_COLUMNS}) VALUES (?, ?, ?, ?, 'intent', NULL, ?, ?, ?, ?, '', ?, ?) ON CONFLICT (key) DO UPDATE "  # noqa: S608  our own words
                 "SET state = 'intent', attempt = excluded.attempt, owner = excluded.owner, updated_at = excluded.updated_at "
@@ -291,6 +256,28 @@ class Ledger:
             f"WHERE (key = ? OR request_id = ?) AND base_url = ? AND account = ? AND state IN ({', '.join('?' * len(before))})",
             (write.state, write.request_id, owner, write.cause, now, write.key, write.key, *self._mine, *before),
         )
+
+    def _check_label(self, db: sqlite3.Connection, intent: Intent) -> None:
+        """Refuse a call whose label another one has, whoever made it: inside the transaction, so that of two only one gets through."""
+        if not intent.unless:
+            return
+        other = db.execute(
+            f"SELECT {_COLUMNS} FROM calls WHERE label = ? AND label != '' AND base_url = ? AND account = ? AND key != ? "  # noqa: S608  our own words
+            f"AND state IN ({', '.join('?' * len(intent.unless))}) ORDER BY updated_at DESC LIMIT 1",
+            (intent.label, *self._mine, intent.key, *intent.unless),
+        )
+        for row in map(_read_row, other):
+            raise AlreadySubmittedError(
+                f"{intent.label!r} is in the journal already ({row.state}{f', {row.ticket}' if row.ticket else ''}): nothing was sent.",
+                label=row.label,
+                state=row.state,
+                ticket=row.ticket,
+                journal_key=row.key,
+            )
+
+    def is_alive(self, owner: str) -> bool:
+        """Say whether the process's life that a row belongs to goes on."""
+        return owner == self.owner or is_alive(self._place, owner)
 
     def rows(self, states: Collection[str]) -> tuple[JournalRow, ...]:
         """List the account's calls in some states, or all, oldest first."""

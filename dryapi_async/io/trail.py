@@ -32,6 +32,8 @@ class Trail:
     boundary: str = field(factory=make_key, repr=False)
     label: str = ""
     """What the user calls it in the journal."""
+    unless: tuple[str, ...] = ()
+    """States in which another call of the same label in the journal forbids this one."""
     patience: float = inf
     """Loop time until which somebody waits for it."""
     resubmit: bool = False
@@ -63,12 +65,15 @@ class Trail:
 
         Raises:
             JournalError: It can't be written: nothing was sent.
+            AlreadySubmittedError: Another call has its label: nothing was sent.
         """
         if self.journal is not None and call.billed:
             digest = digest_body(call, body)
             # Noted before it is: cancelled in the middle, the row is written all the same, and `end` says that nothing was sent.
             self._written = "intent"
-            await self.journal.intend(self.key, operation=call.slug, digest=digest, attempt=self.attempt, label=self.label)
+            await self.journal.intend(
+                self.key, operation=call.slug, digest=digest, attempt=self.attempt, label=self.label, unless=self.unless
+            )
         self.billed, self.call, self.body, self.started_at = call.billed, call, body, time.time()
         # The last word before the wire: no step may lie between it and the sending.
         self.on_wire = True

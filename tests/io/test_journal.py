@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from dryapi_async import ConfigurationError, JournalError
-from dryapi_async.io.ledger import COMES_FROM, is_alive, lock_file
+from dryapi_async.io.ledger import COMES_FROM
+from dryapi_async.io.owners import is_alive, lock_file
 
 from .journals import begin, make_journal, state_of
 

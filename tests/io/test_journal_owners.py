@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dryapi_async.io.ledger import is_alive, lock_file
+from dryapi_async.io.owners import is_alive, lock_file
 
 from .journals import begin, make_journal
 

@@ -41,6 +41,7 @@ ROWS: tuple[dry.DryAPIError, ...] = (
     dry.SharedStateError("Redis is away."),
     dry.BudgetExceededError("Over the budget."),
     dry.InputError("image must be bytes."),
+    dry.AlreadySubmittedError("There.", label="a fox", state="submitted", ticket="txt2img:1", journal_key="k"),
     dry.SourceError("fox.png is empty.", source="fox.png"),
     dry.SourceChangedError("fox.png changed.", source="fox.png"),
     dry.SourceNotReplayableError("Once only.", source="<async_generator>"),
@@ -161,6 +162,7 @@ def test_p26_whatever_it_is_made_of_it_is_one_line(cls: Any, odd: Any) -> None:
         dry.SubmissionUnknownError: {"operation": odd, "cause": odd},
         dry.PollingFailedError: {"failures": odd, "cause": odd},
         dry.JobError: {"request_id": odd, "ticket": odd},
+        dry.AlreadySubmittedError: {"label": odd, "state": odd},
     }
     keywords = {name: value for base, words in needed.items() if issubclass(cls, base) for name, value in words.items()}
     error = cls(odd, **keywords)
