@@ -18,7 +18,8 @@ from dryapi_async.events import BytesReceived
 from dryapi_async.io.exchange import Exchange
 from dryapi_async.io.guard import PrivateAddressError
 from dryapi_async.io.http import USER_AGENT, Http
-from dryapi_async.io.targets import check_target, part_name, rename, safe_name, split_target
+from dryapi_async.io.parts import Part
+from dryapi_async.io.targets import check_target, safe_name, split_target
 from dryapi_async.io.threads import FileThreads
 from dryapi_async.protocol.links import Link, check_link, follow, mask, private_address
 from dryapi_async.protocol.media import ending_for, sniff
@@ -117,7 +118,7 @@ class Downloads:
         """Write pieces to a temporary file and give it its name; it is gone again if that ends in any other way than whole."""
         async with aclosing(pieces):
             folder, named = await self._threads.start(split_target, target)
-            part = folder / part_name()
+            part = Part(folder)
             try:
                 file = await self._open_part(part)
                 try:
@@ -127,15 +128,15 @@ class Downloads:
                     await _see_through(file.close())
                 return await _see_through(self._finish(request_id, part, folder / (named or name())))
             except BaseException:
-                await _see_through(self._threads.start(part.unlink, missing_ok=True))
+                await _see_through(self._threads.start(part.discard))
                 raise
 
-    async def _finish(self, request_id: str, part: Path, final: Path) -> Path:
-        path = await self._threads.start(rename, part, final)
+    async def _finish(self, request_id: str, part: Part, final: Path) -> Path:
+        path = await self._threads.start(part.rename, final)
         self._fetched(request_id)
         return path
 
-    async def _open_part(self, part: Path) -> Any:
+    async def _open_part(self, part: Part) -> Any:
         """Open the temporary file; cancelled in the middle, it is closed before the cancellation goes on."""
         opening = asyncio.ensure_future(_open(part, self._threads))
         try:
@@ -314,8 +315,8 @@ async def _one(content: bytes) -> AsyncGenerator[bytes, None]:
     yield content
 
 
-async def _open(part: Path, threads: FileThreads) -> Any:
-    return await aiofiles.open(part, "wb", executor=threads.executor)
+async def _open(part: Part, threads: FileThreads) -> Any:
+    return await aiofiles.open(part.path, "xb", executor=threads.executor, opener=part.open)
 
 
 def _read_range(given: str) -> tuple[int | None, int | None]:

@@ -1,10 +1,9 @@
-"""Where results are written: what may be a target, how the temporary file beside it is called, and names made of ids."""
+"""Where results are written: what may be a target, and names made of ids."""
 
 import errno
-import os
-import secrets
 from pathlib import Path
 
+from dryapi_async.io.parts import part_name
 from dryapi_async.protocol.wire import quote_id
 
 _MOST_NAME_CHARACTERS = 128
@@ -38,22 +37,8 @@ def check_target(target: Path) -> None:
     part = folder / part_name()
     with part.open("xb"):
         pass
-    part.unlink()
-
-
-def part_name() -> str:
-    """Make a temporary file's name: ``.dryapi-<16 hex digits>.part``, short whatever the target is called."""
-    return f".dryapi-{secrets.token_hex(8)}.part"
-
-
-def rename(part: Path, final: Path) -> Path:
-    """Give a whole file its name; where that fails, it is gone."""
-    try:
-        os.replace(part, final)  # noqa: PTH105  the same, and atomic by its documentation
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
-    return final
+    # Somebody who sweeps the folder may be faster.
+    part.unlink(missing_ok=True)
 
 
 def safe_name(request_id: str) -> str:

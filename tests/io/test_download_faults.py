@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from dryapi_async import Client, DownloadError, DryAPIError, Image, Timeouts
-from dryapi_async.io import targets
+from dryapi_async.io import parts
 from dryapi_async.simulator import Fault, Simulator
 from dryapi_async.simulator.faults import Phase
 
@@ -201,7 +201,7 @@ async def test_p19_cancelled_in_the_rename_it_is_whole_when_the_save_has_ended( 
     sim: Simulator, image: Image, digest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str, again: bool
 ) -> None:
     slow = SlowRename()
-    monkeypatch.setattr(targets.os, "replace", getattr(slow, when))
+    monkeypatch.setattr(parts.os, "replace", getattr(slow, when))
     saving = asyncio.create_task(image.save(tmp_path / "fox.png"))
     while not slow.begun.is_set():  # noqa: ASYNC110  the clock stands while a thread works, so no timer would end
         await asyncio.sleep(0)
