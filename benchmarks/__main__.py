@@ -7,12 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from benchmarks import in_flight, report, upload
+from benchmarks import batch, in_flight, report, upload, watch
 from benchmarks.options import Options
 from benchmarks.processes import ChildError
 from benchmarks.report import Section
 
-BENCHMARKS: Final[dict[str, Callable[[Options], Section]]] = {"upload": upload.run, "in-flight": in_flight.run}
+BENCHMARKS: Final[dict[str, Callable[[Options], Section]]] = {
+    "upload": upload.run,
+    "in-flight": in_flight.run,
+    "watch": watch.run,
+    "batch": batch.run,
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -44,6 +49,7 @@ def main(arguments: list[str]) -> int:
         smoke=given.smoke,
         check=given.check or given.smoke,
         cold=given.cold,
+        output=given.output,
     )
     try:
         sections = [BENCHMARKS[name](options) for name in given.names or BENCHMARKS]

@@ -1,5 +1,7 @@
 """What a run is told."""
 
+from pathlib import Path
+
 from attrs import frozen
 
 
@@ -16,3 +18,5 @@ class Options:
     """Prove first that what the server gets is what was sent."""
     cold: bool
     """Take files out of the page cache before each repetition."""
+    output: Path
+    """The file of results; pictures go beside it."""

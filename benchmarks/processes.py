@@ -52,14 +52,14 @@ def start_server(*, digests: bool = False) -> Generator[Server, None, None]:
                 process.kill()
 
 
-def run_child(task: str, **work: Any) -> Any:
-    """Run a task of ``benchmarks.child`` in a process of its own, and give what it says.
+def run_child(task: str, *, patience: float = CHILD_SECONDS, **work: Any) -> Any:
+    """Run a task of ``benchmarks.child`` in a process of its own, for ``patience`` seconds at most, and give what it says.
 
     Raises:
         ChildError: It failed.
     """
     command = [sys.executable, "-m", "benchmarks.child", task]
-    done = subprocess.run(command, cwd=ROOT, input=json.dumps(work), capture_output=True, text=True, timeout=CHILD_SECONDS, check=False)
+    done = subprocess.run(command, cwd=ROOT, input=json.dumps(work), capture_output=True, text=True, timeout=patience, check=False)
     if done.returncode:
         raise ChildError(f"{task} with {work} failed with exit status {done.returncode}:\n{done.stderr}")
     return json.loads(done.stdout)

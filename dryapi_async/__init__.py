@@ -1,5 +1,6 @@
 """An async-first client for the dryAPI / deAPI inference service: submit a paid job once, know when it is done, have the file on disk."""
 
+from dryapi_async.batch import Batch, Outcome, is_hopeless
 from dryapi_async.client import Client
 from dryapi_async.config import DEAPI_URL, DRYAPI_URL, Limits, Rate, Retry, Settings, Timeouts
 from dryapi_async.errors import (
@@ -95,6 +96,7 @@ __all__ = [
     "AudioFile2Txt",
     "AuthenticationError",
     "Balance",
+    "Batch",
     "BudgetExceededError",
     "Client",
     "ClientClosedError",
@@ -127,6 +129,7 @@ __all__ = [
     "Lora",
     "Model",
     "NotFoundError",
+    "Outcome",
     "PayloadTooLargeError",
     "PermissionDeniedError",
     "PollingFailedError",
@@ -171,4 +174,5 @@ __all__ = [
     "VideoFile2Txt",
     "WebhookEvent",
     "__version__",
+    "is_hopeless",
 ]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 import aiohttp
 
 from dryapi_async import operations as ops
+from dryapi_async.batch import Batch, Money, Operations, Save, StopOn
 from dryapi_async.calls import InstantCall, JobCall, ModelList
 from dryapi_async.config import DEFAULT_TIMEOUT, Limits, Retry, Settings, Timeouts
 from dryapi_async.engine import Engine
@@ -208,6 +209,21 @@ class Client:
         if isinstance(operation, InstantOperation):  # pyright: ignore[reportUnnecessaryIsInstance]  untyped callers
             return InstantCall(operation, self._engine, timeout=timeout, resubmit=resubmit, label=label, once=once, again=again)
         raise InputError(f"call() takes a request such as Txt2Img(...), not {type(operation).__name__}.")
+
+    def batch(  # noqa: PLR0913  each is an option that a user may need
+        self,
+        operations: Operations[R],
+        *,
+        at_once: int = 16,
+        ordered: bool = False,
+        save: Save | None = None,
+        stop_on: StopOn | None = None,
+        budget: Money | None = None,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        poll: Poll = None,
+    ) -> Batch[R]:
+        """Make many requests, ``at_once`` at a time, and iterate over their outcomes as they come; `Batch` says what each option is."""
+        return Batch(operations, self._engine, at_once, ordered, save, stop_on, budget, timeout, poll)
 
     async def check(self, operation: JobOperation[Any]) -> tuple[str, ...]:
         """List what the service would refuse in a request, by its model's limits and its files' sizes; nothing is uploaded.

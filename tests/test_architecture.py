@@ -20,21 +20,23 @@ ROOMS: dict[str, set[str]] = {
     "io": GROUND | {"protocol"},
     "tracking": GROUND | {"protocol", "io"},
     "webhooks": GROUND | {"protocol"},
+    "sheet": GROUND | {"protocol"},
     "engine": GROUND | {"protocol", "io", "tracking", "operations"},
     "job": GROUND | {"protocol", "io", "tracking", "operations", "engine"},
     "calls": GROUND | {"protocol", "io", "tracking", "operations", "engine", "job"},
+    "batch": GROUND | {"protocol", "io", "tracking", "operations", "engine", "job", "calls"},
     "methods": GROUND | {"operations", "calls"},
     "options": GROUND | {"protocol", "io", "operations"},
-    "client": GROUND | {"protocol", "io", "tracking", "operations", "engine", "job", "calls", "methods", "options"},
+    "client": GROUND | {"protocol", "io", "tracking", "operations", "engine", "job", "calls", "methods", "batch", "options"},
     "simulator": set(),
     "testing": {"client", "simulator", "top"},
     "cli": GROUND | {"protocol", "operations", "engine", "job", "calls", "client", "simulator", "top"},
     "__main__": {"cli"},
-    "top": GROUND | {"protocol", "operations", "job", "client"},
+    "top": GROUND | {"protocol", "operations", "job", "client", "batch"},
 }
 PURE = {"asyncio", "anyio", "aiohttp", "aiofiles", "time", "os", "random", "secrets", "socket", "pathlib", "threading"}
 CORE = {"aiohttp", "attrs", "attr", "cattrs", "anyio", "aiofiles", "yarl", "multidict"}
-EXTRAS = {"cli": {"click", "rich", "PIL"}, "__main__": set[str](), "simulator": {"PIL"}, "webhooks": {"starlette"}}
+EXTRAS = {"cli": {"click", "rich", "PIL"}, "__main__": set[str](), "simulator": {"PIL"}, "sheet": {"PIL"}, "webhooks": {"starlette"}}
 
 
 def room_of(file: Path) -> str:

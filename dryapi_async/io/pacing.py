@@ -15,6 +15,7 @@ from dryapi_async.config import Limits
 from dryapi_async.errors import RateLimitError, RequestTimeoutError
 from dryapi_async.events import Event, RateLimited
 from dryapi_async.protocol.cadence import Budget, read_budget
+from dryapi_async.protocol.endpoint import STATUS_LANE
 from dryapi_async.protocol.lanes import Lane, LimitKind, Window, make_lane
 from dryapi_async.protocol.replies import next_midnight
 from dryapi_async.protocol.retry import MINUTE_WINDOW, spread
@@ -161,7 +162,9 @@ class Pacing:
         now = self._loop.time()
         waiting = [queue for queue in self.queues.values() if queue.waiters]
         while waiting:
-            queue = min(waiting, key=lambda one: one.waiters[0].number)
+            # A read whose turn it is goes before the submits that wait for the same pot, which would keep it for minutes: how many reads
+            # there are in all is the cadence's to say.
+            queue = min(waiting, key=lambda one: (one.lane.name != STATUS_LANE, one.waiters[0].number))
             if queue.waiters[0].place.done():
                 # Cancelled, and not yet awake to leave the queue by itself.
                 queue.waiters.popleft()

@@ -1,48 +1,42 @@
-"""Which job to read next, and when: on a budget, and by the durations that were learned. Pure: times and chances come from outside."""
+"""Which job to read next, and when: on a budget, and by how long jobs of its kind took. Pure: times and chances come from outside."""
 
 from collections.abc import Iterable
 from heapq import heapify, heappop, heappush, heapreplace
 from math import inf
 from typing import Final, Generic, Protocol, TypeVar
 
-from attrs import frozen
+from attrs import define, frozen
 
-from dryapi_async.protocol.durations import Durations
 from dryapi_async.protocol.lanes import DayWindow, Lane
 
 SHORTEST: Final = 0.5
 """Seconds: no job is read more often unless the user says so."""
 LONGEST: Final = 15.0
-"""Seconds: no job that is waited for is left unread longer, but for a 429, push, or a budget that is spared."""
+"""Seconds: no job that is waited for is left unread longer once its first read is due, but for a 429, push, or a day's budget."""
 SHARE: Final = 0.25
 """Intervals in proportion to a job's age: a quarter matches a fixed second for short jobs and scales to minutes."""
-
-SITTING: Final = 0.08
-"""Seconds that a job may be expected to have sat finished and unread, where reads have a budget of their own."""
-SITTING_SHARE: Final = 0.0125
-"""The same as a share of the job's age, for long ones."""
-SITTING_SPARED: Final = 5.0
-"""The same where submits wait for the very requests that reads cost: jobs a minute are bought with delay, and this is the price's cap."""
-DAY_SHARE: Final = 0.025
-"""The same on a day's budget, as a share of the gap between reads that are spread over what is left of the day."""
+FIRST: Final = 0.6
+"""The part of its kind's mean duration after which a job is looked at first."""
+LONGEST_FIRST: Final = 600.0
+"""Seconds: nor is the first look later than that, whatever the mean."""
+LATER: Final = 0.1
+"""Intervals from then on, as a share of the age: closer, for it may end at any moment."""
+KNOWN_ENDS: Final = 8
+"""So many jobs of a kind must have ended before their mean says when to look."""
+REMEMBERED: Final = 20
+"""About so many ends make the mean: a kind that became faster or slower is noticed within as many."""
+DAY_SHARE: Final = 0.06
+"""How long a job may sit finished for the sake of a day's budget, as a share of the gap between reads spread over the rest of the day."""
 DAY_FREE: Final = 0.2
 """The part of a day's budget that is spent before sparing is in full force: one job alone is read as if there were no day's limit."""
 LONGEST_SPARED: Final = 120.0
-"""Seconds: the most that sparing a day's budget lets a job sit, so that no wait stalls."""
-LONGEST_UNREAD: Final = 900.0
-"""Seconds: however much is spared, no job that is waited for is left unread longer."""
-KNOWN_ENDS: Final = 8
-"""So many jobs of a kind must have ended before their durations say when to read; until then it is in proportion to the age."""
-SCOUTS: Final = 0.05
-"""The part of jobs whose first read comes early at random: else a kind that became faster would never be noticed."""
+"""Seconds: the most that sparing a day's budget makes of an interval, so that no wait stalls."""
 SILENCE: Final = 30.0
 """Seconds: while push is up a job of which nothing is heard is read this seldom, for failures aren't pushed."""
 BURST_SHARE: Final = 1 / 8
 """The part of a window that may be read at once after a pause; under pressure the rest is spread evenly over the window."""
-POT_BURST_SHARE: Final = 0.6
-"""The same of a pot that is shared with submits: what is due there was waited for long enough."""
-POT_SHARE: Final = 0.8
-"""The part of a shared pot that reads take at the most while submits wait."""
+POT_SHARE: Final = 0.6
+"""The part of a shared pot that reads take at the most while submits wait: it sets how many jobs a minute are had, at what delay."""
 
 
 @frozen(kw_only=True)
@@ -75,7 +69,7 @@ class Budget:
     def gap(self) -> float:
         """Seconds from a read that is made now to the next, so that what is left lasts until the oldest is free again."""
         if self.shared:
-            # Reads have the first turn in a pot, and are to be few: this only keeps a crowd of them from shutting submits out.
+            # Reads have the first turn in a pot: this keeps a crowd of them from shutting submits out.
             return self.even / POT_SHARE if self.waiting else self.even
         # Where no place is left the lane itself says when there is one.
         return max(self.even, self.frees_in / self.free if self.free >= 1 else 0.0)
@@ -85,7 +79,7 @@ class Budget:
         """How many reads may go at once after a pause."""
         if self.limit == inf:
             return 1
-        return max(int(self.limit * (POT_BURST_SHARE if self.shared else BURST_SHARE)), 1)
+        return max(int(self.limit * BURST_SHARE), 1)
 
 
 NO_LIMIT: Final = Budget()
@@ -113,29 +107,33 @@ def read_budget(lane: Lane, now: float, *, shared: bool, waiting: int) -> Budget
     )
 
 
-def next_interval(age: float, *, poll: float | None, chance: float) -> float:
-    """Say how many seconds to leave a job unread that is ``age`` seconds old, where nothing is known of its kind.
-
-    ``poll`` is the user's own interval and wins; else a share of the age with a tenth of jitter, so that jobs submitted together aren't
-    read together. ``chance`` is a random number in [0, 1).
-    """
-    if poll is not None:
-        return poll
-    return min(max(age * SHARE, SHORTEST), LONGEST) * _jitter(chance)
-
-
 def _jitter(chance: float) -> float:
     return 0.9 + 0.2 * chance
 
 
+@define
+class Durations:
+    """How long jobs of one kind take: a running mean of their ages at the end."""
+
+    mean: float = 0.0
+    ends: int = 0
+
+    def learn(self, earlier: float, later: float) -> None:
+        """Note that a job was unfinished at one age and had ended at a later one: halfway between, for all that is known.
+
+        A mean that is too long mends itself: a job that was found ended at its first look counts half of that.
+        """
+        self.ends += 1
+        self.mean += ((earlier + later) / 2 - self.mean) / min(self.ends, REMEMBERED)
+
+
 def spared(budget: Budget) -> float:
-    """Say how long a job may sit finished and unread for the budget's sake, in expected seconds; 0 is as short as can be."""
-    sitting = SITTING_SPARED if budget.waiting else 0.0
-    if budget.day_limit < inf:
-        used = 1 - max(budget.day_left, 0.0) / budget.day_limit
-        gap = budget.day_seconds / max(budget.day_left, 1.0)
-        sitting = max(sitting, min(gap * DAY_SHARE * min(used / DAY_FREE, 1.0), LONGEST_SPARED))
-    return sitting
+    """Say how many seconds the reads of a job lie apart at the least for the sake of a day's budget."""
+    if budget.day_limit == inf:
+        return 0.0
+    used = max(1 - max(budget.day_left, 0.0) / budget.day_limit, 0.0)
+    gap = budget.day_seconds / max(budget.day_left, 1.0)
+    return min(gap * DAY_SHARE * min(used / DAY_FREE, 1.0), LONGEST_SPARED)
 
 
 def silence(jobs: int, budget: Budget) -> float:
@@ -143,26 +141,16 @@ def silence(jobs: int, budget: Budget) -> float:
     return max(SILENCE, jobs * 2 * budget.seconds / budget.limit, spared(budget))
 
 
-UNKNOWN: Final = Durations()
-"""Where nothing was learned; never written to."""
+def next_wait(durations: Durations | None, age: float, *, first: bool, budget: Budget, chance: float) -> float:
+    """Say how many seconds to leave a job unread that is ``age`` seconds old; ``first`` is whether it never was looked at.
 
-
-def next_read(durations: Durations, age: float, *, budget: Budget, chance: float) -> float:
-    """Say at what age to read a job again that was last seen unfinished at ``age``, 0 where it never was.
-
-    On a budget of its own it is read before it is expected to have sat finished for long; where nothing is known, in proportion to its age.
-    On a budget that is spared it is read when it is expected to have sat for as long as `spared` says. ``chance`` is a random number in
-    [0, 1), drawn once for each read, so that the answer stays while nothing is learned.
+    A kind that is known is looked at first when a part of its mean duration is over, and then at close intervals; what isn't known in
+    proportion to its age. ``chance`` is a random number in [0, 1).
     """
-    patience = spared(budget)
-    known = durations.ends >= KNOWN_ENDS
-    if patience <= SITTING and not known:
-        return age + next_interval(age, poll=None, chance=chance)
-    due = durations.due(age, max(patience, SITTING, SITTING_SHARE * age))
-    if known and age <= 0 and chance < SCOUTS:
-        due *= chance / SCOUTS
-    longest = LONGEST * _jitter(chance) if patience <= SITTING else LONGEST_UNREAD
-    return age + min(max(due - age, SHORTEST), longest)
+    known = durations is not None and durations.ends >= KNOWN_ENDS
+    if first and known and durations is not None:
+        return max(min(durations.mean * FIRST, LONGEST_FIRST) * _jitter(chance) - age, SHORTEST) + spared(budget)
+    return max(min(max(age * (LATER if known else SHARE), SHORTEST), LONGEST) * _jitter(chance), spared(budget))
 
 
 class HasDue(Protocol):

@@ -232,8 +232,8 @@ def push_url(base_url: str, given: str | None = None, *, allow_http: bool = Fals
     try:
         parts = urlsplit(given)
         host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise ConfigurationError(f"push_url is no URL: give one such as wss://soketi.dryapi.dev/app/<app key>.") from None
+    except ValueError:
+        raise ConfigurationError("push_url is no URL: give one such as wss://soketi.dryapi.dev/app/<app key>.") from None
     if parts.scheme not in {"ws", "wss"} or not host or "/app/" not in parts.path or parts.username is not None or parts.fragment:
         raise ConfigurationError("push_url must be a whole address such as wss://soketi.dryapi.dev/app/<app key>.")
     if parts.scheme == "ws" and not (allow_http or is_loopback(host)):

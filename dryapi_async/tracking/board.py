@@ -37,8 +37,6 @@ class Entry:
     """Whether the last read brought no news."""
     owed: bool = False
     """Whether push came up after the job was last looked at: what was told before isn't told again."""
-    chance: float = 0.5
-    """A random number in [0, 1) for the next read."""
     reading: asyncio.Task[None] | None = None
 
     @property

@@ -25,15 +25,12 @@ from dryapi_async.events import Event, Polled, RateLimited, StateChanged
 from dryapi_async.protocol.cadence import (
     LONGEST,
     NO_LIMIT,
-    UNKNOWN,
     Budget,
+    Durations,
     Turns,
-    next_interval,
-    next_read,
+    next_wait,
     silence,
-    spared,
 )
-from dryapi_async.protocol.durations import Durations
 from dryapi_async.protocol.endpoint import STATUS_LANE
 from dryapi_async.protocol.retry import MINUTE_WINDOW
 from dryapi_async.protocol.status import Update
@@ -45,10 +42,8 @@ OUTAGE_FAILURES: Final = 3
 """From so many failed reads in a row on a job is left alone for longer and longer."""
 MOST_READS: Final = 32
 """Reads on the wire at once: more wouldn't be faster under any tier's limit, and transfers need connections, too."""
-RESOLUTION: Final = 0.01
-"""Seconds by which a turn may come early: less isn't worth a second look."""
 MOST_KINDS: Final = 256
-"""Kinds of jobs whose durations are remembered: 1.3 KB each."""
+"""Kinds of jobs whose durations are remembered."""
 
 
 class Watcher:
@@ -116,7 +111,6 @@ class Watcher:
                 joined_at=now,
                 seen_at=now if submitted_at is None else submitted_at,
                 # A job of an older life may be done already, and so may one that was made before push came up: look at once.
-                chance=_chance(),
                 owed=submitted_at is None or (self._push_up_since < inf and submitted_at < self._push_up_since),
             )
             self._board[request_id] = entry
@@ -125,11 +119,7 @@ class Watcher:
         waiter = Waiter(entry, poll=poll, deadline=deadline)
         entry.waiters.append(waiter)
         if entry.reading is None:
-            due = self._due(entry, now)
-            if due <= now and not entry.owed:
-                # Waits with little patience, one after the other, mustn't make a read each.
-                due = now + next_interval(entry.age(now), poll=self._poll(entry), chance=entry.chance)
-            self._plan(entry, due)
+            self._plan(entry, self._due(entry, now))
         self._end_hopeless(entry, now)
         return waiter
 
@@ -151,7 +141,8 @@ class Watcher:
         if entry is None:
             return False
         now = self._loop.time()
-        self._learn(entry, update, began=now, now=now)
+        # It is told as it happens: the end, too.
+        self._learn(entry, update, alive=now, seen=now)
         entry.owed = entry.missed = False
         self.take(entry, update)
         return True
@@ -174,8 +165,7 @@ class Watcher:
         for entry in self._board.values():
             entry.owed = False
             if entry.reading is None and entry.wants_reads:
-                # The exact time is worked out at its turn: thousands of jobs mustn't hold the loop up here.
-                self._plan(entry, now + next_interval(entry.age(now), poll=self._poll(entry), chance=_chance()))
+                self._plan(entry, self._due(entry, now))
             self._end_hopeless(entry, now)
 
     async def close(self) -> None:
@@ -212,26 +202,19 @@ class Watcher:
             return inf
         if entry.owed:
             return now
-        poll = self._poll(entry)
-        if poll is not None or entry.missed:
-            return now + self._interval(entry, now, poll)
-        return self._when_silent(entry)
-
-    def _interval(self, entry: Entry, now: float, poll: float | None) -> float:
-        """Give the user's own interval, or that after a read which brought no news."""
-        if poll is not None:
-            return poll
+        if (poll := self._poll(entry)) is not None:
+            return now + poll
+        if self._push_up_since < inf and not entry.missed:
+            return max(self._due_silent(entry), now)
         # So many failures end a wait: they must not all fall into one short outage.
         outage = 0.0 if entry.failures < OUTAGE_FAILURES else min(2.0 ** (entry.failures - OUTAGE_FAILURES), LONGEST)
-        return outage + max(next_interval(entry.age(now), poll=None, chance=entry.chance), spared(self._budget()))
+        durations = None if entry.submitted_at is None else self._kinds.get(entry.kind)
+        chance = random.random()  # noqa: S311  jitter, no secret
+        return now + outage + next_wait(durations, entry.age(now), first=not entry.reads, budget=self._budget(), chance=chance)
 
-    def _when_silent(self, entry: Entry) -> float:
-        """Say when to read a job of which nothing more is heard."""
-        budget, born = self._budget(), entry.born_at
-        if self._push_up_since < inf:
-            return entry.seen_at + silence(len(self._board), budget)
-        durations = UNKNOWN if entry.submitted_at is None else self._kinds.get(entry.kind, UNKNOWN)
-        return born + next_read(durations, entry.seen_at - born, budget=budget, chance=entry.chance)
+    def _due_silent(self, entry: Entry) -> float:
+        """Say when to read a job of which push tells nothing more."""
+        return entry.seen_at + silence(len(self._board), self._budget())
 
     def _plan(self, entry: Entry, due: float) -> None:
         """Note when a job is read next; an earlier plan that stands is kept."""
@@ -257,10 +240,10 @@ class Watcher:
         self._timer, self._timer_at = None, inf
         now, budget = self._loop.time(), self._budget()
         while self._reading < self._most_reads and (entry := self._turns.peek(now, budget)) is not None:
-            if not (entry.owed or entry.missed) and self._poll(entry) is None:
-                # There may be news since it was planned, of itself, of its kind, or of who waits for the same requests.
-                due = self._when_silent(entry)
-                if due > now + RESOLUTION:
+            if self._push_up_since < inf and not (entry.owed or entry.missed) and self._poll(entry) is None:
+                # There may be news of it since it was planned.
+                due = self._due_silent(entry)
+                if due > now:
                     self._turns.put_off(entry, due)
                     continue
             self._turns.take(entry, now, budget)
@@ -271,7 +254,7 @@ class Watcher:
         self._reading += 1
         self.reads += 1
         entry.reads += 1
-        entry.owed, entry.missed, entry.chance = False, True, _chance()
+        entry.owed, entry.missed = False, True
         entry.reading = self._loop.create_task(self._read(entry))
         # Not in the task's own finally: one that is cancelled before its first step never gets there.
         entry.reading.add_done_callback(partial(self._end_read, entry))
@@ -286,7 +269,7 @@ class Watcher:
             self._take_failure(entry, error)
         else:
             entry.failures, entry.missed = 0, False
-            self._learn(entry, update, began=began, now=self._loop.time())
+            self._learn(entry, update, alive=entry.seen_at, seen=began)
             self._tell(Polled(request_id=entry.request_id, state=update.state.value))
             self.take(entry, update)
 
@@ -297,19 +280,18 @@ class Watcher:
             self._plan(entry, self._due(entry, self._loop.time()))
         self._arm()
 
-    def _learn(self, entry: Entry, update: Update, *, began: float, now: float) -> None:
-        """Learn from what is seen of a job that this client made how long its kind takes; ``began`` is when it was looked at."""
+    def _learn(self, entry: Entry, update: Update, *, alive: float, seen: float) -> None:
+        """Learn how long jobs of its kind take from one that had ended at ``seen``, not before ``alive``; or that it hadn't ended then."""
         if entry.update.finished:
             return
-        if entry.submitted_at is not None:
-            later = now if update.finished else began
-            if later > entry.seen_at:
-                if entry.kind not in self._kinds:
-                    while len(self._kinds) >= MOST_KINDS:
-                        del self._kinds[next(iter(self._kinds))]
-                    self._kinds[entry.kind] = Durations()
-                self._kinds[entry.kind].learn(entry.age(entry.seen_at), entry.age(later), ended=update.finished)
-        entry.seen_at = max(entry.seen_at, began)
+        if not update.finished:
+            entry.seen_at = max(entry.seen_at, seen)
+        elif entry.submitted_at is not None:
+            if entry.kind not in self._kinds:
+                while len(self._kinds) >= MOST_KINDS:
+                    del self._kinds[next(iter(self._kinds))]
+                self._kinds[entry.kind] = Durations()
+            self._kinds[entry.kind].learn(entry.age(alive), entry.age(seen))
 
     def _take_failure(self, entry: Entry, error: DryAPIError) -> None:
         """Decide what a failed read means: nothing by itself, unless reading is refused for good or failed too often."""
@@ -364,7 +346,3 @@ class Watcher:
 
 def _no_limit() -> Budget:
     return NO_LIMIT
-
-
-def _chance() -> float:
-    return random.random()  # noqa: S311  jitter, no secret

@@ -238,7 +238,7 @@ async def test_the_deadline_covers_the_queue_and_nothing_is_sent() -> None:
 
 
 async def test_a_place_that_waits_for_a_slot_is_lent_to_others() -> None:
-    async with make_sim() as sim, make_client(sim, limits=Limits.shared(12), max_in_flight=1) as client:
+    async with make_sim() as sim, make_client(sim, limits=Limits(pot=Rate(12, 60.0)), max_in_flight=1) as client:
         sim.script("txt2img", Fault.delay(50))
         first = await begin(sim, client.call(FOX))
         rest = [asyncio.create_task(finish(client.call(FOX))) for _ in range(11)]

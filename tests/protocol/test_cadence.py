@@ -3,7 +3,7 @@
 import math
 import random
 from itertools import pairwise
-from statistics import NormalDist, median
+from statistics import fmean, median
 
 import pytest
 from attrs import define
@@ -12,27 +12,24 @@ from hypothesis import strategies as st
 
 from dryapi_async.config import DAY_SECONDS, Limits, Rate
 from dryapi_async.protocol.cadence import (
+    FIRST,
     KNOWN_ENDS,
     LONGEST,
+    LONGEST_FIRST,
     LONGEST_SPARED,
-    LONGEST_UNREAD,
     NO_LIMIT,
     SHORTEST,
     SILENCE,
-    SITTING_SPARED,
-    UNKNOWN,
     Budget,
+    Durations,
     Turns,
-    next_interval,
-    next_read,
+    next_wait,
     read_budget,
     silence,
     spared,
 )
-from dryapi_async.protocol.durations import Durations
 from dryapi_async.protocol.lanes import Lane, Window, make_lane
 
-PRESSED = Budget(limit=5, seconds=1.0, free=0, shared=True, waiting=9)
 AGES = st.floats(0, 200_000)
 
 
@@ -44,81 +41,58 @@ def dice(seed: int) -> random.Random:
     return random.Random(seed)  # noqa: S311  durations, no secrets
 
 
-def learned(count: int = 3000, middle: float = 20.0, sigma: float = 0.5) -> Durations:
-    """Learn from jobs that were seen to end to the moment, as push tells it."""
-    rng, durations = dice(7), Durations()
-    for _ in range(count):
-        seconds = lognormal(rng, middle, sigma)
-        durations.learn(0.0, seconds * 0.999, ended=False)
-        durations.learn(seconds * 0.999, seconds, ended=True)
-    return durations
-
-
-def sitting(age: float, until: float, middle: float = 20.0, sigma: float = 0.5) -> float:
-    """The expected seconds that a job has sat finished, by the formula."""
-
-    def ended(seconds: float) -> float:
-        return NormalDist().cdf(math.log(seconds / middle) / sigma) if seconds > 0 else 0.0
-
-    steps = 2000
-    width = (until - age) / steps
-    return sum((ended(age + (step + 0.5) * width) - ended(age)) / (1 - ended(age)) * width for step in range(steps))
+def follow(durations: Durations, seconds: float, rng: random.Random, budget: Budget = NO_LIMIT) -> tuple[int, float]:
+    """Read a job that takes so long until it is found ended: how many reads, and how late."""
+    at, seen, reads = 0.0, 0.0, 0
+    while at < seconds:
+        seen = at
+        at += next_wait(durations, at, first=not reads, budget=budget, chance=rng.random())
+        reads += 1
+    durations.learn(seen, at)
+    return reads, at - seconds
 
 
 @pytest.mark.parametrize(("age", "seconds"), [(0, 0.5), (1, 0.5), (4, 1.0), (40, 10.0), (60, 15.0), (900, 15.0)])
 def test_a_job_of_which_nothing_is_known_is_read_in_proportion_to_its_age(age: float, seconds: float) -> None:
-    assert next_interval(age, poll=None, chance=0.5) == pytest.approx(seconds)
-    assert next_read(UNKNOWN, age, budget=NO_LIMIT, chance=0.5) == pytest.approx(age + seconds)
-    assert next_interval(age, poll=0.1, chance=0.9) == 0.1
+    for nothing in (None, Durations()):
+        assert next_wait(nothing, age, first=True, budget=NO_LIMIT, chance=0.5) == pytest.approx(seconds)
+        assert next_wait(nothing, age, first=False, budget=NO_LIMIT, chance=0.5) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize("age", [0.0, 5.0, 15.0, 25.0, 40.0])
-@pytest.mark.parametrize("wanted", [0.1, 1.0, 5.0])
-def test_the_expected_wait_is_that_of_the_formula(age: float, wanted: float) -> None:
-    due = learned().due(age, wanted)
-    assert sitting(age, due) == pytest.approx(wanted, rel=0.3, abs=0.06)
+def test_a_kind_that_is_known_is_looked_at_first_before_most_have_ended_and_then_closely() -> None:
+    known = Durations(mean=20.0, ends=KNOWN_ENDS)
+    assert next_wait(known, 0.0, first=True, budget=NO_LIMIT, chance=0.5) == pytest.approx(20 * FIRST)
+    assert next_wait(known, 5.0, first=True, budget=NO_LIMIT, chance=0.5) == pytest.approx(20 * FIRST - 5), "some of it is over already"
+    assert next_wait(known, 90.0, first=True, budget=NO_LIMIT, chance=0.5) == SHORTEST
+    assert next_wait(known, 12.0, first=False, budget=NO_LIMIT, chance=0.5) == pytest.approx(1.2)
+    barely = Durations(mean=20.0, ends=KNOWN_ENDS - 1)
+    assert next_wait(barely, 0.0, first=True, budget=NO_LIMIT, chance=0.5) == SHORTEST
 
 
-def test_reads_far_apart_teach_nearly_the_same_durations_as_reads_close_together() -> None:
-    rng, durations = dice(3), Durations()
-    for _ in range(3000):
-        seconds, seen = lognormal(rng), 0.0
-        while True:
-            look = durations.due(seen, SITTING_SPARED)
-            durations.learn(seen, look, ended=look >= seconds)
-            if look >= seconds:
-                break
-            seen = look
-    for age in (0.0, 10.0, 20.0):
-        assert durations.due(age, 5.0) == pytest.approx(learned().due(age, 5.0), rel=0.33)
+@pytest.mark.parametrize("middle", [4.0, 20.0, 60.0])
+def test_what_is_learned_saves_reads_and_time(middle: float) -> None:
+    rng, known = dice(7), Durations()
+    for _ in range(50):
+        follow(known, lognormal(rng, middle), rng)
+    assert known.mean == pytest.approx(middle * math.exp(0.125), rel=0.35)
+    lives = [lognormal(rng, middle) for _ in range(300)]
+    with_it = [follow(known, seconds, rng) for seconds in lives]
+    without = [follow(Durations(), seconds, rng) for seconds in lives]
+    assert fmean(reads for reads, _ in with_it) < fmean(reads for reads, _ in without)
+    assert fmean(late for _, late in with_it) < fmean(late for _, late in without)
 
 
 def test_a_kind_that_became_faster_is_noticed() -> None:
-    rng, durations = dice(5), learned(300, middle=20.0, sigma=0.1)
-    late: list[float] = []
-    for _ in range(600):
-        seconds, seen = lognormal(rng, 4.0, 0.2), 0.0
-        while True:
-            look = next_read(durations, seen, budget=PRESSED, chance=rng.random())
-            durations.learn(seen, look, ended=look >= seconds)
-            if look >= seconds:
-                break
-            seen = look
-        late.append(look - seconds)
-    assert max(late[:10]) > 10
-    assert median(late[-100:]) < 6
+    rng, known = dice(5), Durations(mean=100.0, ends=1000)
+    late = [follow(known, lognormal(rng, 4.0, 0.2), rng)[1] for _ in range(200)]
+    assert late[0] > 50
+    assert fmean(late[100:]) < 2
 
 
-@given(st.lists(st.tuples(AGES, AGES, st.booleans()), max_size=60), AGES, st.floats(0, 500), st.floats(0, 500))
-def test_whatever_was_learned_a_due_time_lies_ahead_and_grows_with_patience(
-    seen: list[tuple[float, float, bool]], age: float, less: float, more: float
-) -> None:
-    durations = Durations()
-    for one, other, ended in seen:
-        durations.learn(min(one, other), max(one, other), ended=ended)
-    first, second = sorted((less, more))
-    assert age + first <= durations.due(age, first) * (1 + 1e-9) + 1e-9
-    assert durations.due(age, first) <= durations.due(age, second) * (1 + 1e-9)
+def test_a_kind_that_became_slower_is_noticed() -> None:
+    rng, known = dice(5), Durations(mean=4.0, ends=1000)
+    reads = [follow(known, lognormal(rng, 100.0, 0.2), rng)[0] for _ in range(200)]
+    assert fmean(reads[100:]) < fmean(reads[:5]) / 2
 
 
 BUDGETS = st.builds(
@@ -134,26 +108,19 @@ BUDGETS = st.builds(
 )
 
 
-@given(st.lists(st.tuples(AGES, AGES, st.booleans()), max_size=30), AGES, BUDGETS, st.floats(0, 0.999))
+@given(st.lists(st.tuples(AGES, AGES), max_size=30), AGES, st.booleans(), BUDGETS, st.floats(0, 0.999))
 def test_every_job_is_read_again_in_a_time_that_is_bounded(
-    seen: list[tuple[float, float, bool]], age: float, budget: Budget, chance: float
+    seen: list[tuple[float, float]],
+    age: float,
+    first: bool,
+    budget: Budget,
+    chance: float,
 ) -> None:
     durations = Durations()
-    for one, other, ended in seen:
-        durations.learn(min(one, other), max(one, other), ended=ended)
-    wait = next_read(durations, age, budget=budget, chance=chance) - age
-    longest = LONGEST * 1.1 if spared(budget) == 0 else LONGEST_UNREAD
-    assert SHORTEST * 0.9 <= wait + 1e-6 <= longest + 1e-5
-
-
-def test_little_is_known_and_much_is_spared_but_the_first_read_comes_soon() -> None:
-    assert next_read(UNKNOWN, 0.0, budget=PRESSED, chance=0.5) < 10
-
-
-def test_sparing_begins_with_the_first_submit_that_waits_and_has_a_cap() -> None:
-    assert spared(NO_LIMIT) == 0
-    assert spared(Budget(limit=5, shared=True, waiting=0)) == 0
-    assert spared(Budget(limit=5, shared=True, waiting=1)) == spared(Budget(limit=5, shared=True, waiting=10_000)) == SITTING_SPARED
+    for one, other in seen:
+        durations.learn(min(one, other), max(one, other))
+    wait = next_wait(durations, age, first=first, budget=budget, chance=chance)
+    assert SHORTEST * 0.9 <= wait <= (LONGEST_FIRST if first else LONGEST) * 1.1 + LONGEST_SPARED
 
 
 def test_a_day_is_spared_as_it_is_used_up_and_never_stalls_a_wait() -> None:
@@ -161,7 +128,7 @@ def test_a_day_is_spared_as_it_is_used_up_and_never_stalls_a_wait() -> None:
     assert fresh[0] == 0
     assert all(sooner <= later for sooner, later in pairwise(fresh))
     assert fresh[-1] == LONGEST_SPARED
-    assert spared(Budget(day_limit=200, day_left=100, day_seconds=600)) < 0.2, "what is left at the end of the day may be used"
+    assert spared(Budget(day_limit=200, day_left=100, day_seconds=600)) < SHORTEST, "what is left at the end of the day may be used"
 
 
 @pytest.mark.parametrize("middle", [3.0, 20.0, 60.0])
@@ -169,16 +136,10 @@ def test_a_day_is_spared_as_it_is_used_up_and_never_stalls_a_wait() -> None:
 def test_two_hundred_reads_last_for_a_hundred_jobs(middle: float, gap: float) -> None:
     rng, durations, reads, late = dice(1), Durations(), 0, list[float]()
     for number in range(100):
-        seconds, seen = lognormal(rng, middle), 0.0
-        while True:
-            budget = Budget(day_limit=200, day_left=200 - reads, day_seconds=DAY_SECONDS - number * gap)
-            look = next_read(durations, seen, budget=budget, chance=rng.random())
-            reads += 1
-            durations.learn(seen, look, ended=look >= seconds)
-            if look >= seconds:
-                break
-            seen = look
-        late.append(look - seconds)
+        budget = Budget(day_limit=200, day_left=200 - reads, day_seconds=DAY_SECONDS - number * gap)
+        more, delay = follow(durations, lognormal(rng, middle), rng, budget)
+        reads += more
+        late.append(delay)
     assert reads <= 200
     assert median(late) < 60
 
@@ -304,13 +265,3 @@ def test_the_budget_of_a_lane_is_that_of_its_tightest_window_and_of_its_day() ->
     both = read_budget(make_lane("status", Limits(lanes={"status": Rate(40)}, pot=Rate(5, 1.0)), pot, 1.0), 0.0, shared=True, waiting=4)
     assert (both.limit, both.waiting) == (40, 4)
     assert read_budget(make_lane("status", Limits.none(), None, 1.0), 0.0, shared=False, waiting=0) == NO_LIMIT
-
-
-def test_until_enough_have_ended_durations_say_nothing() -> None:
-    durations = Durations()
-    for _ in range(KNOWN_ENDS - 1):
-        durations.learn(0.0, 100.0, ended=False)
-        durations.learn(100.0, 101.0, ended=True)
-    assert next_read(durations, 0.0, budget=NO_LIMIT, chance=0.5) == 0.5
-    durations.learn(100.0, 101.0, ended=True)
-    assert next_read(durations, 0.0, budget=NO_LIMIT, chance=0.5) > 1

@@ -1,0 +1,6 @@
+"""Many requests, so many at once: their outcomes as they come, in memory that doesn't grow with their number."""
+
+from dryapi_async.batch.batch import Batch
+from dryapi_async.batch.outcomes import Item, Money, Operations, Outcome, Progress, Save, StopOn, is_hopeless
+
+__all__ = ["Batch", "Item", "Money", "Operations", "Outcome", "Progress", "Save", "StopOn", "is_hopeless"]
