@@ -224,7 +224,7 @@ def _panel_shared(taken: Taken, outcomes: Sequence[rules.Outcome]) -> Panel:
             Group(name="simulated: in proportion", points=line("in proportion"), marker="."),
         ),
         box=(85, -inf, inf, 10),
-        y_top=32.0,
+        y_top=50.0,
     )
 
 

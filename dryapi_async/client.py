@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 import aiohttp
 
 from dryapi_async import operations as ops
-from dryapi_async.batch import Batch, Money, Operations, Save, StopOn
+from dryapi_async.batch import Album, Batch, Money, Operations, Save, StopOn
 from dryapi_async.calls import InstantCall, JobCall, ModelList
 from dryapi_async.config import DEFAULT_TIMEOUT, Limits, Retry, Settings, Timeouts
 from dryapi_async.engine import Engine
@@ -221,9 +221,12 @@ class Client:
         budget: Money | None = None,
         timeout: float | None = DEFAULT_TIMEOUT,
         poll: Poll = None,
+        once: bool = False,
+        again: Collection[str] = (),
+        sheet: Album | None = None,
     ) -> Batch[R]:
         """Make many requests, ``at_once`` at a time, and iterate over their outcomes as they come; `Batch` says what each option is."""
-        return Batch(operations, self._engine, at_once, ordered, save, stop_on, budget, timeout, poll)
+        return Batch(operations, self._engine, at_once, ordered, save, stop_on, budget, timeout, poll, once, again, sheet)
 
     async def check(self, operation: JobOperation[Any]) -> tuple[str, ...]:
         """List what the service would refuse in a request, by its model's limits and its files' sizes; nothing is uploaded.

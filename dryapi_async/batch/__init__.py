@@ -2,5 +2,6 @@
 
 from dryapi_async.batch.batch import Batch
 from dryapi_async.batch.outcomes import Item, Money, Operations, Outcome, Progress, Save, StopOn, is_hopeless
+from dryapi_async.batch.sheets import Album
 
-__all__ = ["Batch", "Item", "Money", "Operations", "Outcome", "Progress", "Save", "StopOn", "is_hopeless"]
+__all__ = ["Album", "Batch", "Item", "Money", "Operations", "Outcome", "Progress", "Save", "StopOn", "is_hopeless"]

@@ -1,7 +1,7 @@
 """The batch itself: workers that take, submit, wait and save, and the iterator that hands over."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Sized
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Collection, Iterator, Sized
 from decimal import Decimal
 from types import GeneratorType, TracebackType
 from typing import Any, Final, Generic, Self, TypeVar, cast
@@ -9,8 +9,9 @@ from typing import Any, Final, Generic, Self, TypeVar, cast
 from dryapi_async.batch.options import check_numbers, check_source, read_stop_on
 from dryapi_async.batch.outcomes import Item, Money, Operations, Outcome, Progress, Save, StopOn, Work, read_item
 from dryapi_async.batch.saving import Saver, read_save
+from dryapi_async.batch.sheets import Album, SheetWriter
 from dryapi_async.batch.spending import Purse
-from dryapi_async.calls import InstantCall, JobCall
+from dryapi_async.calls import InstantCall, JobCall, read_once
 from dryapi_async.config import DEFAULT_TIMEOUT
 from dryapi_async.engine import deadline_after
 from dryapi_async.errors import BudgetExceededError, ConfigurationError, SubmissionUnknownError
@@ -46,6 +47,10 @@ class Batch(Generic[R]):
             file is measured); where the next would pass the budget, nothing more is sent. ``Decimal("inf")`` only asks for prices.
         timeout: Seconds for each operation, submit and wait together; None is no deadline.
         poll: As in ``Job.result``.
+        once: Submit a key only where the journal has no call of that label, by whatever process: else the outcome's error is
+            AlreadySubmittedError. So several processes may share one list, and one that was killed may begin it again.
+        again: Those of the states ``unknown`` and ``failed`` in which a key is submitted all the same: that pays once more.
+        sheet: A contact sheet to write as it goes: the path of its HTML file, or a `Sheet`. One that can't be written any more is left.
 
     Raises:
         InputError: Nothing to iterate over, or a path that would be the same for all.
@@ -63,8 +68,12 @@ class Batch(Generic[R]):
         budget: Money | None = None,
         timeout: float | None = DEFAULT_TIMEOUT,
         poll: Poll = None,
+        once: bool = False,  # noqa: FBT002  the same
+        again: Collection[str] = (),
+        sheet: "Album | None" = None,
     ) -> None:
         check_source(operations)
+        read_once(once, again, "a key")
         check_numbers(at_once=at_once, budget=budget, timeout=timeout)
         self._operations = operations
         self._engine = engine
@@ -75,6 +84,8 @@ class Batch(Generic[R]):
         self._purse = None if budget is None else Purse(Decimal(budget), engine, timeout)
         self._timeout = timeout
         self._poll: Poll = poll
+        self._once, self._again = once, tuple(again)
+        self._sheet = None if sheet is None else SheetWriter(sheet)
         self._source: Iterator[Item[R]] | AsyncIterator[Item[R]] | None = None
         self._group: asyncio.TaskGroup | None = None
         self._workers: set[asyncio.Task[None]] = set()
@@ -98,6 +109,10 @@ class Batch(Generic[R]):
         self._saver = None if self._make_path is None else Saver(self._make_path, engine)
         if self._saver is not None:
             await self._saver.prepare()
+        if self._once and engine.journal is None:
+            raise ConfigurationError("once=True needs a journal, which knows what was submitted: give Client(journal='jobs.db').")
+        if self._sheet is not None:
+            await self._sheet.open()
         given = self._operations
         self._source = aiter(given) if isinstance(given, AsyncIterable) else iter(given)
         self._turn, self._permits, self._news = asyncio.Lock(), asyncio.Semaphore(self._at_once), asyncio.Event()
@@ -121,6 +136,8 @@ class Batch(Generic[R]):
                 await self._group.__aexit__(None, None, None)
         finally:
             self._news.set()
+            if self._sheet is not None:
+                await self._sheet.close()
             source = self._source
             if isinstance(source, AsyncGenerator):
                 await source.aclose()
@@ -218,7 +235,10 @@ class Batch(Generic[R]):
                 return
             if not self._idle and len(self._workers) < self._at_once:
                 self._begin_worker()
-            self._end(await self._run(work))
+            outcome = await self._run(work)
+            if self._sheet is not None:
+                await self._sheet.put(outcome)
+            self._end(outcome)
 
     async def _take(self) -> Work[R] | None:
         """Take the next operation once there is room for it, and reserve its price; None ends the worker."""
@@ -229,7 +249,7 @@ class Batch(Generic[R]):
             if item is _END or self._stopping:
                 self._stopping = True
                 return None
-            work: Work[R] = read_item(item, self._taken)
+            work: Work[R] = read_item(item, self._taken, self._now())
             self._taken += 1
             if self._purse is None or await self._reserve(work, self._purse):
                 return work
@@ -242,7 +262,7 @@ class Batch(Generic[R]):
         try:
             await purse.reserve(work)
         except BudgetExceededError as error:
-            self._refused = self._count(work.tell(error))
+            self._refused = self._count(work.tell(error, self._now()))
             self.stopped_by = self.stopped_by or self._refused
             self.stop()
         except Exception as error:  # noqa: BLE001  no price, no submit: it is the outcome's error
@@ -277,8 +297,8 @@ class Batch(Generic[R]):
             if self._purse is not None:
                 self._purse.settle(work, error)
             # Told from in here: the error's traceback leads to this frame, which must not lead back to the error.
-            return work.tell(error)
-        return work.tell(None)
+            return work.tell(error, self._now())
+        return work.tell(None, self._now())
 
     async def _finish(self, work: Work[R]) -> None:
         """Submit, wait and save."""
@@ -287,10 +307,10 @@ class Batch(Generic[R]):
         deadline = deadline_after(self._timeout)
         operation = work.operation
         if isinstance(operation, InstantOperation):
-            work.result = await InstantCall(operation, self._engine, timeout=self._timeout, label=make_label(work.key))
+            work.result = await InstantCall(operation, self._engine, **self._tell_call(work))
             self._submitted += 1
         elif operation is not None:
-            work.job = await JobCall(operation, self._engine, timeout=self._timeout, label=make_label(work.key))
+            work.job = await JobCall(operation, self._engine, **self._tell_call(work))
             self._submitted += 1
         if work.job is None:
             return
@@ -303,6 +323,10 @@ class Batch(Generic[R]):
                 work.path = await self._saver.save(work)
         finally:
             self._waiting -= 1
+
+    def _tell_call(self, work: Work[R]) -> dict[str, Any]:
+        """Give what a call is told beside its request."""
+        return {"timeout": self._timeout, "label": make_label(work.key), "once": self._once, "again": self._again}
 
     def _end(self, outcome: Outcome[R]) -> None:
         """Hand an outcome to who iterates, and look whether it ends the batch."""

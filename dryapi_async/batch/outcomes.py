@@ -55,7 +55,9 @@ class Outcome(Generic[R_co]):
     path: Path | None
     """Where it was saved."""
     price: Decimal | None
-    """US dollars, as asked before the submit; None without a budget."""
+    """US dollars, as asked before the submit; None without a budget, or where the price couldn't be had."""
+    seconds: float
+    """From its submit to its end, waits in line included."""
 
 
 Item = Union[  # noqa: UP007  a generic alias of the older kind, which the checkers can subscribe
@@ -116,8 +118,10 @@ class Work(Generic[R]):
     price: Decimal | None = None
     problem: Exception | None = None
     """Why it isn't sent at all."""
+    began: float = 0.0
+    """Loop time."""
 
-    def tell(self, error: Exception | None) -> Outcome[R]:
+    def tell(self, error: Exception | None, now: float) -> Outcome[R]:
         """Tell what became of it."""
         return Outcome(
             index=self.index,
@@ -128,12 +132,13 @@ class Work(Generic[R]):
             error=error,
             path=self.path,
             price=self.price,
+            seconds=max(now - self.began, 0.0),
         )
 
 
-def read_item(item: object, index: int) -> Work[Any]:
+def read_item(item: object, index: int, now: float) -> Work[Any]:
     """Read an item of a source; what is no request becomes work that fails."""
-    work: Work[Any] = Work(index=index, key=str(index))
+    work: Work[Any] = Work(index=index, key=str(index), began=now)
     if is_tuple(item):
         key = item[0] if len(item) == 2 else None  # noqa: PLR2004  a pair
         if not isinstance(key, str):

@@ -67,7 +67,7 @@ class Saver:
 
     def _path_of(self, work: Work[Any], result: Result) -> Path:
         if not isinstance(self._make_path, Template):
-            return check_path(self._make_path(work.tell(None)))
+            return check_path(self._make_path(work.tell(None, self._engine.loop.time())))
         seed = getattr(work.operation, "seed", None)
         return Path(
             self._make_path.fill(index=work.index, key=work.key, request_id=result.request_id, seed=seed, suffix=_suffix_of(result))

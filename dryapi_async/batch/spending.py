@@ -1,14 +1,17 @@
 """A batch's money: what each kind of request costs, what was spent, and where to stop."""
 
+import logging
 from decimal import Decimal
 from typing import Any
 
 from dryapi_async.batch.outcomes import Work
 from dryapi_async.calls import Call
-from dryapi_async.errors import BudgetExceededError, SubmissionUnknownError
+from dryapi_async.errors import BudgetExceededError, DryAPIError, SubmissionUnknownError
 from dryapi_async.job import EngineSource
 from dryapi_async.operations.base import Operation
 from dryapi_async.protocol.batches import MOST_SHAPES, price_measures, price_shape
+
+logger: logging.Logger = logging.getLogger("dryapi_async")
 
 
 class Purse:
@@ -26,11 +29,18 @@ class Purse:
 
         Raises:
             BudgetExceededError: It would pass the budget, and isn't counted.
-            DryAPIError: The price can't be had.
+            DryAPIError: The price can't be had, and there is a budget to keep to.
         """
         if work.operation is None:
             return
-        work.price = await self._ask(work.operation)
+        try:
+            work.price = await self._ask(work.operation)
+        except DryAPIError as error:
+            if self._budget.is_finite():
+                raise
+            # Asked for to be shown, not to be kept to.
+            logger.warning("the price of %s couldn't be had: %s", work.key, error)
+            return
         if self.spent + work.price > self._budget:
             raise BudgetExceededError(
                 f"The next request costs {work.price} and {self.spent} of the budget of {self._budget} is spent. It wasn't sent: give a "

@@ -251,7 +251,9 @@ async def test_a_day_that_is_over_is_told_once_for_those_on_their_way(sim: Simul
 
 def test_the_error_of_no_balance_is_hopeless() -> None:
     error = InsufficientBalanceError("top up", status=402)
-    outcome: Outcome[Any] = Outcome(index=0, key="0", operation=None, job=None, result=None, error=error, path=None, price=None)
+    outcome: Outcome[Any] = Outcome(
+        index=0, key="0", operation=None, job=None, result=None, error=error, path=None, price=None, seconds=0.0
+    )
     assert is_hopeless(outcome)
     assert not is_hopeless(evolve(outcome, error=None))
     assert is_hopeless(evolve(outcome, error=OSError(28, "No space left on device")))
