@@ -89,6 +89,7 @@ def _read_row(row: tuple[object, ...]) -> JournalRow:
 class Intent:
     """A call that leaves now."""
 
+    account: str
     key: str
     operation: str
     digest: str
@@ -102,6 +103,7 @@ class Intent:
 class Turn:
     """A call's next state; ``key`` may be its job's request_id."""
 
+    account: str
     key: str
     state: str
     request_id: str | None = None
@@ -111,14 +113,14 @@ class Turn:
 class Ledger:
     """One open journal. Its methods block, and wait for each other; a fork waits for them, too."""
 
-    def __init__(self, path: Path, *, base_url: str, account: str, busy_seconds: float = BUSY_SECONDS) -> None:
+    def __init__(self, path: Path, *, base_url: str, busy_seconds: float = BUSY_SECONDS) -> None:
         self.path: Path = path
         self.commits: int = 0
         """Transactions so far: a group of writes is one."""
         self.in_use: threading.RLock = threading.RLock()
         self._place = path
         self._inode: tuple[int, int] | None = None
-        self._mine = (base_url, account)
+        self._base_url = base_url
         self._busy_seconds = busy_seconds
         self._lock: OwnerLock | None = None
         self._db: sqlite3.Connection | None = None
@@ -243,7 +245,10 @@ class Ledger:
                 f"INSERT INTO calls ({_COLUMNS}) VALUES (?, ?, ?, ?, 'intent', NULL, ?, ?, ?, ?, '', ?, ?) ON CONFLICT (key) DO UPDATE "  # noqa: S608  our own words
                 "SET state = 'intent', attempt = excluded.attempt, owner = excluded.owner, updated_at = excluded.updated_at "
                 "WHERE state IN ('intent', 'waiting')",
-                (write.key, write.operation, write.digest, write.label, *self._mine, self.owner, write.attempt, now, now),
+                (
+                    *(write.key, write.operation, write.digest, write.label, self._base_url, write.account),
+                    *(self.owner, write.attempt, now, now),
+                ),
             )
             if not done.rowcount:
                 raise ValueError("it is further than an intent already. Nothing may be sent for it")
@@ -254,7 +259,7 @@ class Ledger:
         db.execute(
             "UPDATE calls SET state = ?, request_id = COALESCE(?, request_id), owner = COALESCE(?, owner), cause = ?, updated_at = ? "  # noqa: S608  our own words
             f"WHERE (key = ? OR request_id = ?) AND base_url = ? AND account = ? AND state IN ({', '.join('?' * len(before))})",
-            (write.state, write.request_id, owner, write.cause, now, write.key, write.key, *self._mine, *before),
+            (write.state, write.request_id, owner, write.cause, now, write.key, write.key, self._base_url, write.account, *before),
         )
 
     def _check_label(self, db: sqlite3.Connection, intent: Intent) -> None:
@@ -264,7 +269,7 @@ class Ledger:
         other = db.execute(
             f"SELECT {_COLUMNS} FROM calls WHERE label = ? AND label != '' AND base_url = ? AND account = ? AND key != ? "  # noqa: S608  our own words
             f"AND state IN ({', '.join('?' * len(intent.unless))}) ORDER BY updated_at DESC LIMIT 1",
-            (intent.label, *self._mine, intent.key, *intent.unless),
+            (intent.label, self._base_url, intent.account, intent.key, *intent.unless),
         )
         for row in map(_read_row, other):
             raise AlreadySubmittedError(
@@ -279,32 +284,32 @@ class Ledger:
         """Say whether the process's life that a row belongs to goes on."""
         return owner == self.owner or is_alive(self._place, owner)
 
-    def rows(self, states: Collection[str]) -> tuple[JournalRow, ...]:
-        """List the account's calls in some states, or all, oldest first."""
+    def rows(self, account: str, states: Collection[str]) -> tuple[JournalRow, ...]:
+        """List an account's calls in some states, or all, oldest first."""
         only = f" AND state IN ({', '.join('?' * len(states))})" if states else ""
         with self._opened() as db:
             found = db.execute(
                 f"SELECT {_COLUMNS} FROM calls WHERE base_url = ? AND account = ?{only} ORDER BY created_at, key",  # noqa: S608  our own words
-                (*self._mine, *states),
+                (self._base_url, account, *states),
             )
             return tuple(map(_read_row, found))
 
-    def find(self, key: str) -> JournalRow | None:
-        """Find one of the account's calls."""
+    def find(self, account: str, key: str) -> JournalRow | None:
+        """Find one of an account's calls."""
         with self._opened() as db:
             found = db.execute(
                 f"SELECT {_COLUMNS} FROM calls WHERE key = ? AND base_url = ? AND account = ?",  # noqa: S608  our own words
-                (key, *self._mine),
+                (key, self._base_url, account),
             )
             return next(map(_read_row, found), None)
 
-    def take_over(self) -> tuple[JournalRow, ...]:
-        """Make dead owners' jobs this owner's: each goes to one caller only."""
+    def take_over(self, account: str) -> tuple[JournalRow, ...]:
+        """Make an account's jobs of dead owners this owner's: each goes to one caller only."""
         found: list[JournalRow] = []
         with self._opened() as db, self._transaction(db):
             for owner in self._bury(db):
                 theirs = f"FROM calls WHERE {_UNFINISHED} AND owner = ? AND state IN ('submitted', 'done') AND base_url = ? AND account = ?"
-                found += map(_read_row, db.execute(f"SELECT {_COLUMNS} {theirs}", (owner, *self._mine)))
+                found += map(_read_row, db.execute(f"SELECT {_COLUMNS} {theirs}", (owner, self._base_url, account)))
             db.executemany("UPDATE calls SET owner = ? WHERE key = ?", [(self.owner, row.key) for row in found])
             self._sweep()
         return tuple(evolve(row, owner=self.owner) for row in sorted(found, key=lambda row: (row.created_at, row.key)))
@@ -331,13 +336,13 @@ class Ledger:
             if name and name[1] != self.owner and not is_alive(self._place, name[1]):
                 file.unlink(missing_ok=True)
 
-    def prune(self, older_than: float, states: Collection[str]) -> int:
-        """Forget the account's calls in some states that are older than so many seconds; say how many."""
+    def prune(self, account: str, older_than: float, states: Collection[str]) -> int:
+        """Forget an account's calls in some states that are older than so many seconds; say how many."""
         marks = ", ".join("?" * len(states))
         with self._opened() as db, self._transaction(db):
             done = db.execute(
                 f"DELETE FROM calls WHERE base_url = ? AND account = ? AND updated_at <= ? AND state IN ({marks})",  # noqa: S608  our own words
-                (*self._mine, time.time() - older_than, *states),
+                (self._base_url, account, time.time() - older_than, *states),
             )
             return done.rowcount
 
