@@ -1,11 +1,11 @@
 """The client: its life, and a line for each operation."""
 
-import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from copy import copy
 from os import PathLike
 from ssl import SSLContext
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack, overload
 
 import aiohttp
 
@@ -15,19 +15,18 @@ from dryapi_async.calls import InstantCall, JobCall, ModelList
 from dryapi_async.config import DEFAULT_TIMEOUT, Limits, Retry, Settings, Timeouts
 from dryapi_async.engine import Engine
 from dryapi_async.errors import (
-    ClientClosedError,
-    ClientLoopError,
     ConfigurationError,
     InputError,
     SubmissionUnknownError,
     show_value,
 )
 from dryapi_async.events import OnEvent
+from dryapi_async.evidence import find_unfinished, settle, settle_by_key
 from dryapi_async.job import Job, as_completed, take_up
+from dryapi_async.life import OwnLife, TenantLife
 from dryapi_async.methods import instant_method, job_method
-from dryapi_async.operations import job_class
 from dryapi_async.operations.base import InstantOperation, JobOperation
-from dryapi_async.options import check_lanes, check_parts, check_push, make_journal
+from dryapi_async.options import TenantOptions, account_of, check_lanes, check_parts, check_push, make_journal, tenant_settings
 from dryapi_async.protocol.signature import Headers, WebhookEvent, verify
 from dryapi_async.tracking.board import Poll
 
@@ -120,14 +119,11 @@ class Client:
         check_lanes(self.settings.limits)
         check_push(self.settings)
         check_parts(ssl=ssl, session=session, connector=connector, on_event=on_event)
-        self._ssl = ssl
-        self._session = session
-        self._connector = connector
         self._on_event = on_event
         self._journal = None if journal is None else make_journal(journal, self.settings)
-        self._bound: Engine | None = None
-        self._closed = False
-        self._closing: asyncio.Task[None] | None = None
+        self._life: OwnLife | TenantLife = OwnLife(
+            self.settings, session=session, connector=connector, ssl=ssl, on_event=on_event, journal=self._journal
+        )
 
     txt2img: Final = job_method(ops.Txt2Img)
     img2img: Final = job_method(ops.Img2Img)
@@ -260,10 +256,29 @@ class Client:
         """
         return as_completed(jobs, timeout=timeout, poll=poll)
 
+    def with_options(self, **options: Unpack[TenantOptions]) -> "Client":
+        """Give a client of another account (``api_key=``), or of this one with other options, on this one's connections and threads.
+
+        Each key has its own lanes, journal rows and push channel, however many clients are made of it. This client closes for all.
+        Options: ``api_key limits timeouts retry poll webhook_url webhook_secret client_id check on_event``.
+
+        Raises:
+            ConfigurationError: An option that belongs to the connections, or is out of range.
+        """
+        home = self._life.home if isinstance(self._life, TenantLife) else self._life
+        settings, on_event = tenant_settings(self.settings, options), options.get("on_event", self._on_event)
+        check_parts(ssl=None, session=None, connector=None, on_event=on_event)
+        journal = None if self._journal is None else self._journal.for_account(account_of(settings))
+        life = TenantLife(home, settings, on_event=on_event, journal=journal)
+        tenant = copy(self)
+        vars(tenant).update(settings=settings, _on_event=on_event, _journal=journal, _life=life)
+        return tenant
+
     @property
     def orphans(self) -> tuple[Job[Any], ...]:
         """Jobs whose submit was cancelled on its way and accepted all the same: they are paid for. Bounded to the newest 1,000."""
-        return () if self._bound is None else tuple(self._bound.orphans)
+        engine = self._life.current
+        return () if engine is None else tuple(engine.orphans)
 
     @property
     def journal(self) -> "Journal":
@@ -286,12 +301,7 @@ class Client:
             ConfigurationError: The client was made without a journal.
             JournalError: It can't be read.
         """
-        found: list[Job[Any]] = []
-        for row in await self.journal.take_over():
-            operation = job_class(row.operation)
-            if operation is not None and row.request_id is not None:
-                found.append(Job(row.request_id, operation, self._engine))
-        return tuple(found)
+        return await find_unfinished(self.journal, self._engine)
 
     async def deliver(self, headers: Headers, body: bytes, *, key: str | None = None) -> WebhookEvent:
         """Take a webhook's delivery: verify it, and hand it to whoever waits for its job. Give the raw body as it came.
@@ -306,17 +316,8 @@ class Client:
         engine = self._engine()
         event = engine.deliver(verify(headers, body, self.settings.webhook_secrets, engine.exchange.wall()))
         if key and event.request_id is not None:
-            await self._settle_by_key(engine, key, event.request_id)
+            await settle_by_key(engine, self._engine, key, event.request_id)
         return event
-
-    async def _settle_by_key(self, engine: Engine, key: str, request_id: str) -> None:
-        """Note the job of a submit whose answer was lost: its webhook came to the address with its key."""
-        if self._journal is not None:
-            await self._journal.record(key, "submitted", request_id=request_id)
-        slug = engine.lost.get(key)
-        operation = None if slug is None else job_class(slug)
-        if operation is not None:
-            engine.find(key, Job(request_id, operation, self._engine))
 
     async def settle(self, error: SubmissionUnknownError) -> Job[Any] | None:
         """Look for evidence of what became of a submit whose answer was lost; None says that nothing is known.
@@ -325,20 +326,7 @@ class Client:
         that came to an address with the call's ``{key}``. Nothing is sent. No evidence proves nothing: whether to pay again is a
         person's decision.
         """
-        if not isinstance(error, SubmissionUnknownError):  # pyright: ignore[reportUnnecessaryIsInstance]  untyped callers
-            raise InputError(f"settle() takes the SubmissionUnknownError that a call raised, not {show_value(error)}.")
-        engine = self._engine()
-        found = await engine.find_answer(error.journal_key)
-        if isinstance(found, Job):
-            job: Job[Any] = found  # pyright: ignore[reportUnknownVariableType]  what it gives isn't known here
-            return job
-        if self._journal is None or error.journal_key is None:
-            return None
-        row = await self._journal.find(error.journal_key)
-        operation = None if row is None else job_class(row.operation)
-        if row is None or row.request_id is None or operation is None:
-            return None
-        return Job(row.request_id, operation, self._engine)
+        return await settle(self._engine, error)
 
     def _engine(self) -> Engine:
         """Find what serves the running loop, or open it.
@@ -347,24 +335,7 @@ class Client:
             ClientClosedError: The client was closed.
             ClientLoopError: It serves another loop that still runs.
         """
-        if self._closed:
-            raise ClientClosedError("The client is closed: make a new one. Jobs go on at the service; their tickets stay good.")
-        loop = asyncio.get_running_loop()
-        if self._bound is not None:
-            if self._bound.loop is loop:
-                return self._bound
-            if not self._bound.loop.is_closed():
-                raise ClientLoopError("The client belongs to another event loop that isn't closed: make one client per loop and thread.")
-        self._bound = Engine(
-            self.settings,
-            session=self._session,
-            connector=self._connector,
-            ssl=self._ssl,
-            on_event=self._on_event,
-            journal=self._journal,
-            before=self._bound,
-        )
-        return self._bound
+        return self._life.engine()
 
     async def __aenter__(self) -> Self:
         self._engine()
@@ -380,15 +351,7 @@ class Client:
 
         It doesn't wait for jobs: they go on at the service. Closing again is harmless.
         """
-        engine = self._bound
-        if engine is not None and engine.loop is not asyncio.get_running_loop() and not engine.loop.is_closed():
-            raise ClientLoopError("The client belongs to another event loop that isn't closed: close it there.")
-        self._closed = True
-        if engine is None or engine.loop is not asyncio.get_running_loop():
-            return
-        if self._closing is None:
-            self._closing = engine.loop.create_task(engine.close())
-        await asyncio.shield(self._closing)
+        await self._life.close()
 
     def __repr__(self) -> str:
-        return f"<Client {self.settings.base_url}{' closed' if self._closed else ''}>"
+        return f"<Client {self.settings.base_url}{' closed' if self._life.closed else ''}>"

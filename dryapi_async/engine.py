@@ -18,6 +18,7 @@ from dryapi_async.events import OnEvent
 from dryapi_async.io.downloads import Downloads
 from dryapi_async.io.exchange import Exchange
 from dryapi_async.io.http import Http
+from dryapi_async.io.pacing import Pacing
 from dryapi_async.io.push import Push
 from dryapi_async.io.sources import Reader
 from dryapi_async.io.threads import FileThreads
@@ -62,14 +63,24 @@ class Engine:
         on_event: OnEvent | None,
         journal: "Journal | None" = None,
         before: "Engine | None" = None,
+        home: "Engine | None" = None,
+        pacing: Pacing | None = None,
     ) -> None:
-        """Open it; ``before`` is the client's life on a loop that has ended: its limits and what it found go on."""
+        """Open it; ``before`` is the client's life on a loop that has ended: its limits and what it found go on.
+
+        With ``home`` it serves another account, or the same with other options, on that engine's connections and threads; ``pacing`` are
+        the limits of its account, where these are kept already.
+        """
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.settings: Settings = settings
-        self.threads: FileThreads = FileThreads()
-        self.http: Http = Http(settings, session=session, connector=connector, ssl=ssl)
+        self.ssl: SSLContext | None = ssl
+        self.on_event: OnEvent | None = on_event
+        self.threads: FileThreads = FileThreads() if home is None else home.threads
+        self.http: Http = Http(settings, session=session, connector=connector, ssl=ssl) if home is None else home.http.for_account(settings)
         self.journal: Journal | None = journal
-        self.exchange: Exchange = Exchange(self.http, self.threads, settings, on_event, before=None if before is None else before.exchange)
+        self.exchange: Exchange = Exchange(
+            self.http, self.threads, settings, on_event, before=None if before is None else before.exchange, pacing=pacing
+        )
         pacing = self.exchange.pacing
         self.watcher: Watcher = Watcher(settings, self.read_status_once, self.exchange.tell, budget=lambda: pacing.budget(STATUS_LANE))
         self.downloads: Downloads = Downloads(self.http, self.threads, self.exchange, self.read_status, fetched=self._note_saved)
@@ -82,17 +93,22 @@ class Engine:
         self.lost: dict[str, str] = {} if before is None else before.lost
         self.deliveries: Deliveries = Deliveries() if before is None else before.deliveries
         self.early: EarlyNews = EarlyNews() if before is None else before.early
-        self.push: Push | None = None if settings.client_id is None else self._make_push(settings.client_id)
-        self._keeper = _keep(self.http, self.threads, journal)
-        # Its first step doesn't wait, so it can be taken here: it registers the generator with the loop, which closes it at its own end.
-        with suppress(StopIteration):
-            self._keeper.__anext__().send(None)
+        self._keepers: list[AsyncGenerator[None, None]] = [] if home is not None else [_keep(self.http, self.threads, journal)]
+        self.push: Push | None = None if settings.client_id is None else self._make_push(settings.client_id, shared=home is not None)
+        for keeper in self._keepers:
+            # Its first step doesn't wait, so it can be taken here: it registers the generator with the loop, which closes it at its end.
+            with suppress(StopIteration):
+                keeper.__anext__().send(None)
 
-    def _make_push(self, client_id: str) -> Push:
-        settings, watcher = self.settings, self.watcher
+    def _make_push(self, client_id: str, *, shared: bool) -> Push:
+        settings, watcher, http = self.settings, self.watcher, self.http
+        if shared:
+            # A session of its own: a socket is held for good, and must take none of the connections that accounts share.
+            http = Http(settings, ssl=self.ssl)
+            self._keepers.append(_keep(http, FileThreads(), None))
         return Push(
             settings,
-            self.http,
+            http,
             client_id=client_id,
             url=push_url(settings.base_url, settings.push_url, allow_http=settings.allow_http),
             hear=self.hear,
@@ -261,7 +277,12 @@ class Engine:
                 await asyncio.wait(late)
         # Not before its queues are empty: each call that leaves one sets the timer for the next.
         self.exchange.pacing.close()
-        await self._keeper.aclose()
+        for keeper in self._keepers:
+            await keeper.aclose()
+
+    def is_idle(self, seconds: float) -> bool:
+        """Say whether nothing is under way here, and nothing was for so many seconds: then it may be forgotten."""
+        return not (self._work or self.watcher.tickets or self._keepers) and self.loop.time() - self.exchange.pacing.last_seen > seconds
 
 
 def _keep_newest(kept: dict[str, T], key: str, value: T) -> None:

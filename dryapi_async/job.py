@@ -296,8 +296,8 @@ def take_up(ticket: str, operation: type[JobOperation[R_co]] | None, engine: Eng
     return Job(request_id, found, engine)
 
 
-LONGEST_TICKET: Final = 300
-"""Characters: a request_id is a UUID, and would have to be ten of them."""
+LONGEST_TICKET: Final = 2000
+"""Characters: a request_id is a UUID; what is longer than this is a file given by mistake."""
 
 
 def read_ticket(ticket: str) -> tuple[str, str]:
@@ -309,6 +309,6 @@ def read_ticket(ticket: str) -> tuple[str, str]:
     if not isinstance(ticket, str):  # pyright: ignore[reportUnnecessaryIsInstance]  untyped callers
         raise InputError(f"A ticket is a text such as 'txt2img:<request_id>', not {type(ticket).__name__}.")
     slug, colon, request_id = ticket.strip().partition(":")
-    if not (slug and colon and request_id) or not request_id.isprintable() or " " in request_id or len(ticket) > LONGEST_TICKET:
+    if not (slug and colon and request_id) or not request_id.isprintable() or len(ticket) > LONGEST_TICKET:
         raise InputError(f"{shorten(mask(ticket))!r} is no ticket: it is '<slug>:<request_id>', as job.ticket gives it.")
     return slug, request_id

@@ -1,16 +1,19 @@
 """Options of a client that aren't plain data, and those that are checked against the operations."""
 
+from collections.abc import Sequence
 from hashlib import sha256
 from inspect import iscoroutinefunction
 from os import PathLike
 from ssl import SSLContext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import aiohttp
+from attrs import evolve
 
 from dryapi_async import operations as ops
-from dryapi_async.config import Limits, Settings
+from dryapi_async.config import Limits, Retry, Settings, Timeouts
 from dryapi_async.errors import ConfigurationError, show_value
+from dryapi_async.events import OnEvent
 from dryapi_async.protocol.endpoint import FREE_LANE, PRICES_LANE
 from dryapi_async.protocol.pusher import channel_name, push_url
 
@@ -57,10 +60,52 @@ def check_push(settings: Settings) -> None:
         push_url(settings.base_url, settings.push_url, allow_http=settings.allow_http)
 
 
+class TenantOptions(TypedDict, total=False):
+    """What ``client.with_options`` takes: an option that isn't given stays."""
+
+    api_key: str
+    limits: Limits
+    timeouts: Timeouts
+    retry: Retry
+    poll: float | None
+    webhook_url: str | None
+    webhook_secret: str | Sequence[str] | None
+    client_id: str | None
+    check: bool
+    on_event: OnEvent | None
+
+
+def tenant_settings(settings: Settings, options: TenantOptions) -> Settings:
+    """Give the settings of another account, or of the same with other options.
+
+    What belongs to an account (``client_id``, ``webhook_secret``, ``webhook_url``) doesn't pass to another.
+
+    Raises:
+        ConfigurationError: An option that can't be changed here, or is out of range.
+    """
+    if wrong := sorted(set(options) - set(TenantOptions.__annotations__)):
+        raise ConfigurationError(
+            f"with_options() can't change {wrong[0]}, which belongs to the connections: make a new Client. "
+            f"It takes {', '.join(TenantOptions.__annotations__)}."
+        )
+    changes: dict[str, Any] = {name: value for name, value in options.items() if name != "on_event"}
+    if changes.get("api_key", settings.api_key) != settings.api_key:
+        changes = {"client_id": None, "webhook_secret": None, "webhook_url": None, **changes}
+    found = evolve(settings, **changes)
+    check_lanes(found.limits)
+    check_push(found)
+    return found
+
+
+def account_of(settings: Settings) -> str:
+    """Name an account without its key: a part of its SHA-256."""
+    return sha256(settings.api_key.encode()).hexdigest()[:16]
+
+
 def make_journal(path: str | PathLike[str], settings: Settings) -> "Journal":
     """Make a journal of one account; sqlite3 is imported only here."""
     from dryapi_async.io.journal import Journal  # noqa: PLC0415
 
     if not isinstance(path, str | PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]  untyped callers
         raise ConfigurationError(f"journal must be a path, not {type(path).__name__}.")
-    return Journal(path, base_url=settings.base_url, account=sha256(settings.api_key.encode()).hexdigest()[:16])
+    return Journal(path, base_url=settings.base_url, account=account_of(settings))

@@ -25,9 +25,12 @@ ROOMS: dict[str, set[str]] = {
     "job": GROUND | {"protocol", "io", "tracking", "operations", "engine"},
     "calls": GROUND | {"protocol", "io", "tracking", "operations", "engine", "job"},
     "batch": GROUND | {"protocol", "io", "tracking", "operations", "engine", "job", "calls", "sheet"},
+    "life": GROUND | {"io", "engine"},
+    "evidence": GROUND | {"io", "operations", "engine", "job"},
     "methods": GROUND | {"operations", "calls"},
     "options": GROUND | {"protocol", "io", "operations"},
-    "client": GROUND | {"protocol", "io", "tracking", "operations", "engine", "job", "calls", "methods", "batch", "options"},
+    "client": GROUND
+    | {"protocol", "io", "tracking", "operations", "engine", "job", "calls", "methods", "batch", "options", "evidence", "life"},
     "simulator": set(),
     "testing": {"client", "simulator", "top"},
     "cli": GROUND | {"protocol", "operations", "io", "engine", "job", "calls", "batch", "sheet", "client", "simulator", "top"},

@@ -41,9 +41,16 @@ class Exchange:
     """Makes calls: attempts, waits in between, one deadline over all."""
 
     def __init__(
-        self, http: Http, threads: FileThreads, settings: Settings, on_event: OnEvent | None, *, before: "Exchange | None" = None
+        self,
+        http: Http,
+        threads: FileThreads,
+        settings: Settings,
+        on_event: OnEvent | None,
+        *,
+        before: "Exchange | None" = None,
+        pacing: Pacing | None = None,
     ) -> None:
-        """Make calls on one loop; limits go on where the life ``before`` left them."""
+        """Make calls on one loop; limits go on where the life ``before`` left them, or are those that ``pacing`` keeps already."""
         loop = asyncio.get_running_loop()
         self._http = http
         self._threads = threads
@@ -53,7 +60,7 @@ class Exchange:
         self._epoch = time.time() - loop.time()
         self._now = loop.time
         self.quota: RetryQuota = RetryQuota()
-        self.pacing: Pacing = Pacing(
+        self.pacing: Pacing = pacing or Pacing(
             settings.limits,
             settings.max_in_flight,
             tell=self.tell,

@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
+from copy import copy
 from ssl import SSLContext
 from types import SimpleNamespace
-from typing import Final
+from typing import Final, Self
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]  # the stubs know it under Darwin only
 
@@ -98,7 +99,7 @@ class Http:
         connector: aiohttp.BaseConnector | None = None,
         ssl: SSLContext | None = None,
     ) -> None:
-        self._settings = settings
+        self._set_account(settings)
         self._rules = LinkRules(local=settings.is_local, hosts=settings.storage_hosts)
         self._ssl = ssl if ssl is not None else True
         given = connector if session is None else session.connector
@@ -116,13 +117,17 @@ class Http:
         # In a connector of the user's own the websocket takes one of the places.
         held = given is not None and settings.client_id is not None and limit > 1
         self.gate: Gate = Gate(limit - held, settings.timeouts.pool)
-        times = settings.timeouts
+
+    def for_account(self, settings: Settings) -> Self:
+        """Give the same connections with another account's key and time-outs; who made them closes them."""
+        other = copy(self)
+        other._set_account(settings)  # noqa: SLF001  its own kind
+        return other
+
+    def _set_account(self, settings: Settings) -> None:
+        self._settings, times = settings, settings.timeouts
         self._timeout = aiohttp.ClientTimeout(total=times.total, connect=times.connect, sock_connect=times.connect, sock_read=times.idle)
-        self._headers = {
-            "Authorization": f"Bearer {settings.api_key}",
-            "Accept": "application/json",
-            "User-Agent": USER_AGENT,
-        }
+        self._headers = {"Authorization": f"Bearer {settings.api_key}", "Accept": "application/json", "User-Agent": USER_AGENT}
 
     @property
     def rules(self) -> LinkRules:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from decimal import Decimal
 
-from attrs import define
+from attrs import define, field
 
 from dryapi_async.simulator.jobs import Board
 from dryapi_async.simulator.limits import Limiter
@@ -39,5 +39,7 @@ class Account:
     now: Callable[[], float]
     """The wall-clock time shown to clients."""
     url: str = ""
+    others: dict[str, Limiter] = field(factory=dict[str, Limiter])
+    """Other keys that are taken, each with limits of its own."""
     suspended: bool = False
     variants: frozenset[str] = frozenset()

@@ -52,7 +52,7 @@ class Api:
         try:
             row = self._route(received)
             self._authorize(received)
-            headers = self._limit(row)
+            headers = self._limit(row, received)
         except RefusedError as refused:
             return refused.answer
         try:
@@ -82,12 +82,12 @@ class Api:
             raise RefusedError(errors.suspended())
 
     def _knows(self, received: Received) -> bool:
-        scheme, _, key = received.headers.get("Authorization", "").partition(" ")
-        return scheme.lower() == "bearer" and key.strip() == self._account.key
+        key = _key_of(received)
+        return key == self._account.key or key in self._account.others
 
-    def _limit(self, row: Operation) -> dict[str, str]:
+    def _limit(self, row: Operation, received: Received) -> dict[str, str]:
         account = self._account
-        pot = account.limiter.pot(row.slug)
+        pot = account.others.get(_key_of(received), account.limiter).pot(row.slug)
         if pot is None:
             return {}
         verdict = pot.take(account.clock(), account.now())
@@ -208,3 +208,8 @@ def request_digest(slug: str, checked: Checked) -> str:
     """Digest a request: its operation, its fields in order of name, the SHA-256 of its files."""
     files = [(name, file.sha256) for name, given in sorted(checked.files.items()) for file in given]
     return hashlib.sha256(json.dumps([slug, checked.values, files], sort_keys=True).encode()).hexdigest()
+
+
+def _key_of(received: Received) -> str:
+    scheme, _, key = received.headers.get("Authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""

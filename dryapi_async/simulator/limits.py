@@ -129,6 +129,10 @@ class Limiter:
         self._window: Window = window
         self._pots: dict[str, Pot | None] = {}
 
+    def fresh(self) -> Limiter:
+        """Make the same limits for another key, nothing used."""
+        return Limiter("none", self._limits, shared=self._shared, window=self._window)
+
     def pot(self, operation: str) -> Pot | None:
         """Give the pot that an operation takes from, or None."""
         if operation not in self._pots:

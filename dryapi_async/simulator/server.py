@@ -57,8 +57,7 @@ class Simulator:
         host, port, storage_port: where to listen; 0 takes free ports.
         tier, limits, shared, window: rate limits (see :class:`dryapi_async.simulator.limits.Limiter`); none by default.
         limit_headers: whether limited answers carry the X-RateLimit headers.
-        speed: divides every job's duration; infinite means done at the first read.
-        duration: fixed seconds for every job, in place of the drawn ones.
+        speed, duration: divides every job's duration (infinite: done at the first read); fixed seconds in place of the drawn ones.
         durations: ``{slug: (median seconds, sigma)}`` of the lognormal distribution.
         fail: the part of jobs that end in error, 0 to 1.
         seed: makes ids, durations and chances repeatable.
@@ -75,8 +74,7 @@ class Simulator:
         record, most_records, most_jobs: what is remembered, and how much of it.
         epoch: the wall-clock time at the start, seconds since 1970; the real one by default.
         ssl: a server context for both ports.
-        webhook_url, webhook_secret, webhook_ssl: of the account's webhooks; a request's own webhook_url goes before. Only
-            loopback addresses are dialled.
+        webhook_url, webhook_secret, webhook_ssl: of the account's webhooks, if the request names no address; loopback only is dialled.
     """
 
     def __init__(  # noqa: PLR0913 - every option stands alone
@@ -261,6 +259,10 @@ class Simulator:
     @key.setter
     def key(self, key: str) -> None:
         self._opened.key = key
+
+    def accept_key(self, key: str) -> None:
+        """Take another key, too, with limits of its own; jobs and balance are the same account's."""
+        self._opened.others[key] = self._limiter.fresh()
 
     @property
     def client_id(self) -> str:

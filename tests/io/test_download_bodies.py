@@ -38,8 +38,8 @@ async def image(client: Client) -> Image:
 
 
 def downloads_of(client: Client) -> Downloads:
-    assert client._bound is not None
-    return client._bound.downloads
+    assert client._life.current is not None
+    return client._life.current.downloads
 
 
 async def collect(pieces: AsyncIterator[bytes]) -> bytes:
@@ -286,8 +286,8 @@ async def test_p19_half_a_surrogate_pair_in_a_text_is_saved(client: Client, tmp_
 
 
 async def test_p19_a_whole_file_is_told_and_no_other(sim: Simulator, client: Client, image: Image, tmp_path: Path) -> None:
-    assert client._bound is not None
-    engine, told = client._bound, list[str]()
+    assert client._life.current is not None
+    engine, told = client._life.current, list[str]()
     door = Downloads(engine.http, engine.threads, engine.exchange, engine.read_status, fetched=told.append)
     image = Image(request_id=image.request_id, url=image.url, door=door)
     sim.script("storage", Fault.status(418), Fault.status(418))
@@ -313,8 +313,8 @@ async def test_p19_a_download_that_waits_for_its_next_attempt_holds_no_slot(sim:
     async with make_client(sim, max_in_flight=1, pool_size=1) as client:
         image = await client.call(FOX).result()
         sim.script("storage", Fault.html(502), times=3)
-        assert client._bound is not None
-        slots = client._bound.exchange.slots
+        assert client._life.current is not None
+        slots = client._life.current.exchange.slots
         saving = asyncio.create_task(image.save(tmp_path / "fox.png"))
         free = 0
         while not saving.done():

@@ -127,8 +127,8 @@ async def test_p26_a_faulty_storage_gives_the_right_bytes_or_a_download_error(  
         assert not any("X-Amz" in f"{one} {one!r} {vars(one)}" for one in causes(error))
     assert now() - started <= LONGEST
     assert len(sim.storage_requests) <= ATTEMPTS * 6
-    assert client._bound is not None
-    assert not client._bound.exchange.slots.locked()
+    assert client._life.current is not None
+    assert not client._life.current.exchange.slots.locked()
     sim.clear_script()
     assert await fetch(image, tmp_path) == digest, "the client is as good as before"
 

@@ -188,8 +188,8 @@ async def test_p19_cancelling_leaves_neither_the_file_nor_a_part(
     assert files_in(tmp_path) == []
     await asyncio.sleep(1)
     assert not sim.storage_connections.open
-    assert client._bound is not None
-    assert not client._bound.exchange.slots.locked()
+    assert client._life.current is not None
+    assert not client._life.current.exchange.slots.locked()
     sim.clear_script()
     assert (await image.save(tmp_path / "fox.png")).stat().st_size == SIZE
 

@@ -188,8 +188,8 @@ async def test_p19_no_id_of_the_network_leaves_the_folder(
 
 
 def downloads_of(client: Client) -> Downloads:
-    assert client._bound is not None
-    return client._bound.downloads
+    assert client._life.current is not None
+    return client._life.current.downloads
 
 
 @pytest.mark.parametrize(

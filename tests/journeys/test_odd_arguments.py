@@ -77,7 +77,7 @@ ODD_CALLS: dict[str, Callable[[Client], Any]] = {
     "call, a label": lambda client: client.call(FOX, label=object()),  # type: ignore[call-overload]
     "job": lambda client: client.job(5),  # type: ignore[call-overload]
     "job, a long id": lambda client: client.job("txt2img:" + "x" * 5000),
-    "job, blanks": lambda client: client.job("txt2img: x y"),
+    "job, blanks": lambda client: client.job("txt2img: \n"),
     "job, no class": lambda client: client.job("txt2img:1", 5),  # type: ignore[call-overload]
     "job, no operation": lambda client: client.job("https://x.test/?X-Amz-Signature=stolen:1"),
     "check": lambda client: client.check(5),  # type: ignore[arg-type]

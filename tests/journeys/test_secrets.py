@@ -372,7 +372,7 @@ async def test_p35_no_repr_has_the_key_or_a_signed_link(client: Client, make: Ca
 async def test_p35_the_clients_own_reprs_have_no_key(sim: Simulator, client: Client) -> None:
     await client.balance()
     proxied = Settings(api_key=KEY, proxy="http://user:proxy-secret@127.0.0.1:3128")
-    for value in (client, client.settings, proxied, client._bound, vars(client)):
+    for value in (client, client.settings, proxied, client._life.current, vars(client)):
         assert KEY not in repr(value)
         assert "proxy-secret" not in repr(value)
 

@@ -16,8 +16,8 @@ pytestmark = pytest.mark.anyio
 
 def board(client: Client) -> tuple[str, ...]:
     """Name the jobs that the client's watcher follows."""
-    assert client._bound is not None
-    return client._bound.watcher.tickets
+    assert client._life.current is not None
+    return client._life.current.watcher.tickets
 
 
 def check_stream(updates: list[Update], end: JobState) -> None:
