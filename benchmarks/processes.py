@@ -35,15 +35,26 @@ class Server:
 @contextmanager
 def start_server(*, digests: bool = False) -> Generator[Server, None, None]:
     """Run the server in a process of its own, and end it."""
-    command = [sys.executable, "-m", "benchmarks.server", *(["--digests"] if digests else [])]
+    with serve("benchmarks.server", *(["--digests"] if digests else [])) as said:
+        yield Server(**said)
+
+
+@contextmanager
+def serve(module: str, *arguments: str) -> Generator[Any, None, None]:
+    """Run a module that serves until its standard input ends, and give the JSON of its first line.
+
+    Raises:
+        ChildError: It doesn't start.
+    """
+    command = [sys.executable, "-m", module, *arguments]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
             line = process.stdout.readline()
             if not line:
-                raise ChildError("The benchmark's server ended before it listened; its error is above.")
-            yield Server(**json.loads(line))
+                raise ChildError(f"{module} ended before it listened; its error is above.")
+            yield json.loads(line)
         finally:
             process.stdin.close()
             try:

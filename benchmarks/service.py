@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import subprocess
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import Any
 from attrs import asdict, frozen
 
 from benchmarks.machine import SERVER_CORE, pin
-from benchmarks.processes import ROOT, ChildError
+from benchmarks.processes import serve
 from dryapi_async.simulator import Simulator
 
 
@@ -31,21 +30,8 @@ def start_service(**options: Any) -> Generator[Service, None, None]:
     Raises:
         ChildError: It doesn't start.
     """
-    command = [sys.executable, "-m", "benchmarks.service", json.dumps(options)]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            line = process.stdout.readline()
-            if not line:
-                raise ChildError("The simulator ended before it listened; its error is above.")
-            yield Service(**json.loads(line))
-        finally:
-            process.stdin.close()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
+    with serve("benchmarks.service", json.dumps(options)) as said:
+        yield Service(**said)
 
 
 async def _serve(options: dict[str, Any]) -> None:
