@@ -14,6 +14,7 @@ COMMANDS = {
     "demo": ("dryapi_async.cli.demo", "demo"),
     "run": ("dryapi_async.cli.run", "run"),
     "price": ("dryapi_async.cli.run", "price"),
+    "batch": ("dryapi_async.cli.batch", "batch"),
     "wait": ("dryapi_async.cli.jobs", "wait"),
     "status": ("dryapi_async.cli.jobs", "status"),
     "models": ("dryapi_async.cli.account", "models"),
@@ -46,8 +47,8 @@ def dryapi(*, verbose: bool) -> None:
 
     The key comes from DRYAPI_API_KEY, the host from DRYAPI_BASE_URL. Begin with `dryapi demo`: it needs neither.
 
-    Exit status: 0 done, 1 failed, 2 wrong usage, 130 after Ctrl-C, 143 after SIGTERM. The last two stop only the waiting: jobs that are
-    paid for go on, and their tickets are printed.
+    Exit status: 0 done, 1 failed, 2 wrong usage, 3 maybe paid for and nobody knows (batch), 130 after Ctrl-C, 143 after SIGTERM. The last
+    two stop only the waiting: jobs that are paid for go on, and their tickets are printed, or are in the batch's journal.
     """
     if verbose:
         logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(name)s %(message)s")

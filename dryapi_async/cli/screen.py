@@ -162,9 +162,11 @@ def _show_warnings(screen: Screen) -> Generator[None, None, None]:
         logger.removeHandler(handler)
 
 
-def run_client(main: Callable[[Client, Screen], Awaitable[None]], *, quiet: bool = False, **options: Any) -> None:
+def run_client(
+    main: Callable[[Client, Screen], Awaitable[None]], *, quiet: bool = False, screen: Screen | None = None, **options: Any
+) -> None:
     """Run a command with a client of its own; errors are one line, Ctrl-C and SIGTERM print the tickets of what is still running."""
-    screen = Screen(quiet=quiet)
+    screen = screen or Screen(quiet=quiet)
 
     async def inside() -> None:
         with screen:
