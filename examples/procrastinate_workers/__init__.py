@@ -1,0 +1,1 @@
+"""Jobs queued in PostgreSQL, submitted by any number of workers on any number of hosts."""
