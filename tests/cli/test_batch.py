@@ -214,7 +214,7 @@ def test_check_tells_what_the_models_dont_take(tmp_path: Path) -> None:
         assert done.status == 1
         assert [line.split(": ")[0] for line in done.err.splitlines()[:2]] == ["jobs.jsonl:2", "jobs.jsonl:3"]
         assert done.out.startswith("2 of 4 lines fit their models; $")
-        assert {one.operation for one in sim.requests} <= {"models", "txt2img/price-calculation", "img-rmbg/price-calculation"}
+        assert {one.operation for one in sim.requests} == {"models", "txt2img/price-calculation", "img-rmbg/price-calculation"}
         assert not any(one.files for one in sim.requests), "nothing is uploaded"
         assert not (tmp_path / "out").exists()
 
