@@ -28,6 +28,7 @@ from dryapi_async.methods import instant_method, job_method
 from dryapi_async.operations.base import InstantOperation, JobOperation
 from dryapi_async.options import TenantOptions, account_of, check_lanes, check_parts, check_push, make_journal, tenant_settings
 from dryapi_async.protocol.signature import Headers, WebhookEvent, verify
+from dryapi_async.shared import SharedState
 from dryapi_async.tracking.board import Poll
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Client:
         session: Its connector and trace configs are used; it isn't closed.
         connector: Used, and not closed.
         on_event: Told typed events (``dryapi_async.events``); what it raises is logged and breaks nothing.
+        shared: A Redis, by its URL or as ``dryapi_async.shared.RedisState``, in which the account's processes share limits and webhooks.
 
     Raises:
         ConfigurationError: No key, a bad URL, an option out of range.
@@ -96,6 +98,7 @@ class Client:
         session: aiohttp.ClientSession | None = None,
         connector: aiohttp.BaseConnector | None = None,
         on_event: OnEvent | None = None,
+        shared: SharedState | str | None = None,
     ) -> None:
         self.settings: Settings = Settings.load(
             api_key=api_key,
@@ -115,6 +118,7 @@ class Client:
             check=check,
             expect100=expect100,
             proxy=proxy,
+            shared=shared,
         )
         check_lanes(self.settings.limits)
         check_push(self.settings)
@@ -312,9 +316,10 @@ class Client:
         Raises:
             SignatureError: The service didn't sign it: answer 401.
             ConfigurationError: The client has no ``webhook_secret``.
+            SharedStateError: The shared store is away, and it was said to raise then: answer 503.
         """
         engine = self._engine()
-        event = engine.deliver(verify(headers, body, self.settings.webhook_secrets, engine.exchange.wall()))
+        event = await engine.deliver(verify(headers, body, self.settings.webhook_secrets, engine.exchange.wall()))
         if key and event.request_id is not None:
             await settle_by_key(engine, self._engine, key, event.request_id)
         return event

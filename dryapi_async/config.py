@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from attrs import field, frozen
 
 from dryapi_async.errors import ConfigurationError, show_value
+from dryapi_async.shared import SharedState, read_shared
 
 DRYAPI_URL: Final = "https://api.dryapi.dev"
 """The dryAPI host, the default."""
@@ -317,6 +318,7 @@ class Settings:
     allow_http: bool = False
     check: bool = False
     expect100: bool = False
+    shared: SharedState | None = None
 
     def __attrs_post_init__(self) -> None:
         """Check each option, and normalise key, URL and pool."""
@@ -338,6 +340,7 @@ class Settings:
             if not isinstance(getattr(self, name), bool):
                 raise ConfigurationError(f"{name} must be True or False, not {show_value(getattr(self, name))}.")
         object.__setattr__(self, "storage_hosts", _read_hosts(self.storage_hosts))
+        object.__setattr__(self, "shared", read_shared(self.shared))
 
     @property
     def webhook_secrets(self) -> tuple[str, ...]:

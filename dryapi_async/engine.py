@@ -5,6 +5,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import suppress
+from hashlib import sha256
 from math import inf
 from ssl import SSLContext
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -20,6 +21,8 @@ from dryapi_async.io.exchange import Exchange
 from dryapi_async.io.http import Http
 from dryapi_async.io.pacing import Pacing
 from dryapi_async.io.push import Push
+from dryapi_async.io.shared_lanes import SharedLanes
+from dryapi_async.io.shared_news import SharedNews
 from dryapi_async.io.sources import Reader
 from dryapi_async.io.threads import FileThreads
 from dryapi_async.io.trail import Trail
@@ -32,6 +35,7 @@ from dryapi_async.protocol.pusher import push_url
 from dryapi_async.protocol.signature import WebhookEvent
 from dryapi_async.protocol.status import Update, read_update
 from dryapi_async.protocol.wire import WireCall, encode
+from dryapi_async.shared import Store
 from dryapi_async.tracking.deliveries import Deliveries, EarlyNews
 from dryapi_async.tracking.watcher import NOT_FOUND_GRACE, Watcher
 
@@ -81,7 +85,7 @@ class Engine:
         self.exchange: Exchange = Exchange(
             self.http, self.threads, settings, on_event, before=None if before is None else before.exchange, pacing=pacing
         )
-        pacing = self.exchange.pacing
+        given, pacing = pacing, self.exchange.pacing
         self.watcher: Watcher = Watcher(settings, self.read_status_once, self.exchange.tell, budget=lambda: pacing.budget(STATUS_LANE))
         self.downloads: Downloads = Downloads(self.http, self.threads, self.exchange, self.read_status, fetched=self._note_saved)
         self._work: dict[asyncio.Task[Any], Trail] = {}
@@ -93,19 +97,42 @@ class Engine:
         self.lost: dict[str, str] = {} if before is None else before.lost
         self.deliveries: Deliveries = Deliveries() if before is None else before.deliveries
         self.early: EarlyNews = EarlyNews() if before is None else before.early
-        self._keepers: list[AsyncGenerator[None, None]] = [] if home is not None else [_keep(self.http, self.threads, journal)]
+        self.store: Store | None = self._open_store() if home is None else home.store
+        self.news: SharedNews | None = self._share(new_lanes=given is None)
+        self._keepers: list[AsyncGenerator[None, None]] = []
+        if home is None:
+            self._keepers.append(_keep(self.http, self.threads, journal, self.store))
         self.push: Push | None = None if settings.client_id is None else self._make_push(settings.client_id, shared=home is not None)
         for keeper in self._keepers:
             # Its first step doesn't wait, so it can be taken here: it registers the generator with the loop, which closes it at its end.
             with suppress(StopIteration):
                 keeper.__anext__().send(None)
 
+    def _open_store(self) -> Store | None:
+        return None if self.settings.shared is None else self.settings.shared.open()
+
+    def _share(self, *, new_lanes: bool) -> SharedNews | None:
+        """Share the account's limits and its jobs' news with other processes, where a store for them was given."""
+        state = self.settings.shared
+        if self.store is None or state is None:
+            return None
+        account = sha256(f"{self.settings.base_url}\n{self.settings.api_key}".encode()).hexdigest()[:32]
+        if new_lanes:
+            self.exchange.pacing.shared = SharedLanes(
+                self.store.limiter(account),
+                processes=state.processes,
+                when_away=state.when_away,
+                tell=self.exchange.tell,
+                wall=self.exchange.wall,
+            )
+        return SharedNews(self.store.bus(account), when_away=state.when_away, hear=self.hear)
+
     def _make_push(self, client_id: str, *, shared: bool) -> Push:
         settings, watcher, http = self.settings, self.watcher, self.http
         if shared:
             # A session of its own: a socket is held for good, and must take none of the connections that accounts share.
             http = Http(settings, ssl=self.ssl)
-            self._keepers.append(_keep(http, FileThreads(), None))
+            self._keepers.append(_keep(http, FileThreads(), None, None))
         return Push(
             settings,
             http,
@@ -118,7 +145,9 @@ class Engine:
         )
 
     def listen(self) -> None:
-        """Listen to the account's channel from the first wait on, where there is one."""
+        """Listen to the account's channel, and to other processes, from the first wait on, where there are any."""
+        if self.news is not None:
+            self.news.start()
         if self.push is not None:
             self.push.start()
 
@@ -166,13 +195,15 @@ class Engine:
         """Give the news that came before anybody waited for a job."""
         return self.early.take(request_id, self.loop.time())
 
-    def deliver(self, event: WebhookEvent) -> WebhookEvent:
+    async def deliver(self, event: WebhookEvent) -> WebhookEvent:
         """Hand a verified webhook over, and then remember it; a repeat is marked and not handed over again."""
         now = self.exchange.wall()
         if self.deliveries.seen(event, now):
             return evolve(event, duplicate=True)
         if event.request_id is not None and event.update is not None:
             self.hear(event.request_id, event.update)
+        if self.news is not None and not await self.news.publish(event):
+            event = evolve(event, duplicate=True)
         self.deliveries.remember(event, now)
         return event
 
@@ -277,12 +308,20 @@ class Engine:
                 await asyncio.wait(late)
         # Not before its queues are empty: each call that leaves one sets the timer for the next.
         self.exchange.pacing.close()
+        if self.news is not None:
+            await self.news.close()
+        if self.exchange.pacing.shared is not None:
+            await self.exchange.pacing.shared.close()
         for keeper in self._keepers:
             await keeper.aclose()
 
     def is_idle(self, seconds: float) -> bool:
         """Say whether nothing is under way here, and nothing was for so many seconds: then it may be forgotten."""
-        return not (self._work or self.watcher.tickets or self._keepers) and self.loop.time() - self.exchange.pacing.last_seen > seconds
+        listens = self.news is not None and self.news.listens
+        return (
+            not (self._work or self.watcher.tickets or self._keepers or listens)
+            and self.loop.time() - self.exchange.pacing.last_seen > seconds
+        )
 
 
 def _keep_newest(kept: dict[str, T], key: str, value: T) -> None:
@@ -296,8 +335,8 @@ def _status_call(request_id: str) -> WireCall:
     return encode(ReadStatus(request_id=request_id))
 
 
-async def _keep(http: Http, threads: FileThreads, journal: "Journal | None") -> AsyncGenerator[None, None]:
-    """Hold connections, threads and the journal; a loop that ends closes its generators, and so these."""
+async def _keep(http: Http, threads: FileThreads, journal: "Journal | None", store: Store | None) -> AsyncGenerator[None, None]:
+    """Hold connections, threads, the journal and the shared store; a loop that ends closes its generators, and so these."""
     _open.add(http)
     try:
         yield
@@ -305,6 +344,8 @@ async def _keep(http: Http, threads: FileThreads, journal: "Journal | None") -> 
         threads.close()
         await http.close()
         _open.discard(http)
+        if store is not None:
+            await store.aclose()
         if journal is not None:
             await journal.close()
 

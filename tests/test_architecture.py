@@ -8,13 +8,14 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "dryapi_async"
 
-GROUND = {"errors", "config", "events", "version"}
+GROUND = {"errors", "config", "events", "version", "shared"}
 ROOMS: dict[str, set[str]] = {
     # room: what it may import of ours, beside itself
     "version": set(),
     "errors": set(),
     "events": set(),
-    "config": {"errors"},
+    "shared": {"errors"},
+    "config": {"errors", "shared"},
     "protocol": GROUND,
     "operations": GROUND | {"protocol"},
     "io": GROUND | {"protocol"},
@@ -39,7 +40,7 @@ ROOMS: dict[str, set[str]] = {
 }
 PURE = {"asyncio", "anyio", "aiohttp", "aiofiles", "time", "os", "random", "secrets", "socket", "pathlib", "threading"}
 CORE = {"aiohttp", "attrs", "attr", "cattrs", "anyio", "aiofiles", "yarl", "multidict"}
-EXTRAS = {"cli": {"click", "rich", "PIL"}, "__main__": set[str](), "simulator": {"PIL"}, "sheet": {"PIL"}, "webhooks": {"starlette"}}
+EXTRAS = {"cli": {"click", "rich", "PIL"}, "__main__": set[str](), "simulator": {"PIL"}, "sheet": {"PIL"}, "webhooks": {"starlette"}, "shared": {"redis"}}
 
 
 def room_of(file: Path) -> str:

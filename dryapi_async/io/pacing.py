@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from math import inf
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from attrs import define, field
 
@@ -16,9 +16,13 @@ from dryapi_async.errors import RateLimitError, RequestTimeoutError
 from dryapi_async.events import Event, RateLimited
 from dryapi_async.protocol.cadence import Budget, read_budget
 from dryapi_async.protocol.endpoint import STATUS_LANE
-from dryapi_async.protocol.lanes import Lane, LimitKind, Window, make_lane
+from dryapi_async.protocol.lanes import DayWindow, Lane, LimitKind, Window, make_lane
 from dryapi_async.protocol.replies import next_midnight
 from dryapi_async.protocol.retry import MINUTE_WINDOW, spread
+from dryapi_async.shared import SharedRate
+
+if TYPE_CHECKING:
+    from dryapi_async.io.shared_lanes import Grant, SharedLanes
 
 LONGEST_IDLE_GRANT: Final = 0.25
 """Seconds that a place in a lane is kept for who waits for a slot: after that it is given back, for others could use it."""
@@ -60,6 +64,8 @@ class Pacing:
         self._wall = wall
         self._count = 0
         self.pot: Window | None = None
+        self.shared: SharedLanes | None = None
+        """The same lanes over all processes, where they are shared."""
         self.queues: dict[str, Queue] = {}
         self.slots: asyncio.Semaphore = asyncio.Semaphore(slots)
         if before is not None and before.last_seen <= self._loop.time():
@@ -120,6 +126,20 @@ class Pacing:
                 self._pump()
             raise
 
+    def shared_rates(self, name: str) -> tuple[SharedRate, ...]:
+        """Give what all processes keep together in a lane, by what is known of it now: what nobody limits costs the store nothing."""
+        return tuple(
+            SharedRate(
+                name="pot" if window is self.pot else name,
+                limit=max(int(window.limit), 1),
+                seconds=window.seconds,
+                gap=window.seconds / max(window.limit, 1) / 2 if window is self.pot else 0.0,
+                daily=isinstance(window, DayWindow),
+            )
+            for window in self._queue(name).lane.windows
+            if window.blocks and window.limit != inf
+        )
+
     def is_overdrawn(self, name: str) -> bool:
         """Say whether a place in a lane was given out that shouldn't be used any more."""
         return self._queue(name).lane.is_overdrawn(self._loop.time())
@@ -147,6 +167,9 @@ class Pacing:
 
     def learn(self, name: str, headers: Mapping[str, str]) -> None:
         """Learn from the headers of an answer that wasn't a 429."""
+        if self.shared is not None:
+            # A window that others have used up is no surprise, and the shared lanes say exactly when it is free again.
+            headers = {key: value for key, value in headers.items() if key != "x-ratelimit-remaining"}
         self._queue(name).lane.learn(headers, self._loop.time())
 
     def refuse(self, name: str, retry_after: float | None, kind: LimitKind) -> None:
@@ -156,6 +179,8 @@ class Pacing:
         queue = self._queue(name)
         queue.hold = MINUTE_WINDOW if retry_after is None else retry_after
         queue.lane.refuse(self._loop.time(), retry_after, kind)
+        if self.shared is not None:
+            self.shared.hold(name, queue.hold)
 
     def _pump(self) -> None:
         """Give out the places that there are, the oldest call first; set a timer for the next, and tell who has to wait."""
@@ -229,6 +254,7 @@ class Passage:
         self._deadline = deadline
         self._holds_place = False
         self._holds_slot = False
+        self._grant: Grant | None = None
         self.may_count: bool = False
         """Whether the service may have counted the request: then its place is held for the window."""
 
@@ -238,7 +264,7 @@ class Passage:
                 await self._enter()
         except BaseException as error:
             self._leave()
-            if not isinstance(error, TimeoutError):
+            if not isinstance(error, TimeoutError) or isinstance(error, RequestTimeoutError):
                 raise
             raise RequestTimeoutError(
                 f"{self._request}: the time given was over while it waited for its turn in lane {self._lane}. Nothing was sent; "
@@ -253,15 +279,33 @@ class Passage:
             self._holds_place = True
             if held:
                 await asyncio.sleep(spread(held, random.random()))  # noqa: S311  jitter, no secret
+            await self._share(self._deadline)
             if self._slot:
                 await self._take_slot()
             # Much may have happened meanwhile: a 429, a learned limit, the lapse of a place that wasn't used.
             if self._holds_place and pacing.is_overdrawn(self._lane):
                 self._leave_lane()
-            self._holds_place = self._holds_place or pacing.try_again(self._lane)
-            if self._holds_place:
+            if self._holds_place or await self._try_again():
                 return
             self._leave_slot()
+
+    async def _share(self, deadline: float) -> None:
+        """Wait until the other processes leave a place, too."""
+        shared = self._pacing.shared
+        rates = () if shared is None else self._pacing.shared_rates(self._lane)
+        if shared is not None and rates:
+            self._grant = await shared.enter(self._lane, rates, deadline=deadline, request=self._request)
+
+    async def _try_again(self) -> bool:
+        """Take a place once more, now or not at all: a slot is held meanwhile."""
+        if not self._pacing.try_again(self._lane):
+            return False
+        self._holds_place = True
+        try:
+            await self._share(asyncio.get_running_loop().time())
+        except RequestTimeoutError:
+            self._leave_lane()
+        return self._holds_place
 
     async def _take_slot(self) -> None:
         if self._pacing.slots.locked():
@@ -285,6 +329,9 @@ class Passage:
         if not self._holds_place:
             return
         self._holds_place = False
+        grant, self._grant = self._grant, None
+        if grant is not None and self._pacing.shared is not None:
+            self._pacing.shared.end(grant, counted=self.may_count)
         if self.may_count:
             self._pacing.settle(self._lane)
         else:
