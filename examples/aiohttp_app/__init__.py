@@ -1,0 +1,1 @@
+"""The same web application on aiohttp.web, in one process."""

@@ -1,0 +1,1 @@
+"""A web application on FastAPI: four workers, one account."""
