@@ -141,6 +141,9 @@ class OwnLife:
             raise ClientLoopError("The client belongs to another event loop that isn't closed: close it there.")
         self.closed = True
         if engine is None or engine.loop is not asyncio.get_running_loop():
+            if self._journal is not None:
+                # It may have been read without an engine.
+                await self._journal.close()
             return
         if self._closing is None:
             self._closing = engine.loop.create_task(self._close(engine))

@@ -245,7 +245,7 @@ class Work:
     async def _give(self, keys: deque[str]) -> AsyncIterator[tuple[str, JobOperation[Any] | InstantOperation[Any] | Job[Any]]]:
         """Give line after line, but for those that another process has by then."""
         looked = self._now()
-        while keys and not self.stopping:
+        while keys:
             if self._contested and self._now() - looked >= self._pause:
                 await self._part_ways(keys)
                 looked = self._now()

@@ -346,3 +346,12 @@ async def test_retry_one_attempt_is_still_journaled(sim: Simulator, path: Path) 
     async with make_client(sim, journal=path, retry=Retry(attempts=1)) as client:
         await client.call(FOX)
         assert await states(client) == ["submitted"]
+
+
+async def test_a_journal_that_was_only_read_is_closed_with_its_client(sim: Simulator, tmp_path: Path) -> None:
+    async with make_client(sim, journal=tmp_path / "jobs.db") as client:
+        await client.call(FOX)
+    client = make_client(sim, journal=tmp_path / "jobs.db")
+    assert len(await client.journal.list()) == 1
+    await client.aclose()
+    assert files_in(tmp_path) == ["jobs.db"]
