@@ -40,7 +40,14 @@ ROOMS: dict[str, set[str]] = {
 }
 PURE = {"asyncio", "anyio", "aiohttp", "aiofiles", "time", "os", "random", "secrets", "socket", "pathlib", "threading"}
 CORE = {"aiohttp", "attrs", "attr", "cattrs", "anyio", "aiofiles", "yarl", "multidict"}
-EXTRAS = {"cli": {"click", "rich", "PIL"}, "__main__": set[str](), "simulator": {"PIL"}, "sheet": {"PIL"}, "webhooks": {"starlette"}, "shared": {"redis"}}
+EXTRAS = {
+    "cli": {"click", "rich", "PIL"},
+    "__main__": set[str](),
+    "simulator": {"PIL"},
+    "sheet": {"PIL"},
+    "webhooks": {"starlette"},
+    "shared": {"redis"},
+}
 
 
 def room_of(file: Path) -> str:
