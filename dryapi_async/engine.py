@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import suppress
 from hashlib import sha256
@@ -34,7 +34,7 @@ from dryapi_async.protocol.endpoint import STATUS_LANE
 from dryapi_async.protocol.pusher import push_url
 from dryapi_async.protocol.signature import WebhookEvent
 from dryapi_async.protocol.status import Update, read_update
-from dryapi_async.protocol.wire import WireCall, encode
+from dryapi_async.protocol.wire import WireCall, encode, encode_reading
 from dryapi_async.shared import Store
 from dryapi_async.tracking.deliveries import Deliveries, EarlyNews
 from dryapi_async.tracking.watcher import NOT_FOUND_GRACE, Watcher
@@ -91,7 +91,8 @@ class Engine:
         self._work: dict[asyncio.Task[Any], Trail] = {}
         self._adopted: dict[asyncio.Task[Any], bool] = {}
         self._models: tuple[Model, ...] | None = None
-        self._made: dict[str, float] = {}
+        self._one_attempt = evolve(settings.retry, attempts=1)
+        self._made: OrderedDict[str, float] = OrderedDict()
         self.orphans: deque[Any] = deque(maxlen=MOST_ORPHANS) if before is None else before.orphans
         self.answers: dict[str, Any] = {} if before is None else before.answers
         self.lost: dict[str, str] = {} if before is None else before.lost
@@ -215,7 +216,7 @@ class Engine:
         """Keep the id of a job that was just made: in the journal, before anybody else has it, and for the grace of a 404."""
         now = self.loop.time()
         while self._made and now - next(iter(self._made.values())) > NOT_FOUND_GRACE:
-            del self._made[next(iter(self._made))]
+            self._made.popitem(last=False)
         self._made[request_id] = now
         try:
             await trail.record("submitted", request_id=request_id)
@@ -259,7 +260,7 @@ class Engine:
 
     async def read_status_once(self, request_id: str) -> Update:
         """Read a job's status with one request: the watcher repeats by its own rule."""
-        return await self.exchange.call(_status_call(request_id), read_update, attempts=1)
+        return await self.exchange.call(_status_call(request_id), read_update, retry=self._one_attempt)
 
     async def list_models(self) -> AsyncIterator[Model]:
         """Read the models page by page; a page without paging, or one that comes back unchanged, is the last."""
@@ -332,7 +333,7 @@ def _keep_newest(kept: dict[str, T], key: str, value: T) -> None:
 
 
 def _status_call(request_id: str) -> WireCall:
-    return encode(ReadStatus(request_id=request_id))
+    return encode_reading(ReadStatus.endpoint, request_id)
 
 
 async def _keep(http: Http, threads: FileThreads, journal: "Journal | None", store: Store | None) -> AsyncGenerator[None, None]:

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from math import inf
 from typing import Any, Final, TypeVar
 
-from attrs import evolve
-
 from dryapi_async.config import Retry, Settings
 from dryapi_async.errors import (
     DryAPIError,
@@ -25,6 +23,7 @@ from dryapi_async.io.pacing import Pacing, Passage
 from dryapi_async.io.threads import FileThreads
 from dryapi_async.io.trail import Trail, lose, make_key
 from dryapi_async.io.uploads import Body, TextBody, Upload
+from dryapi_async.protocol.endpoint import STATUS_LANE
 from dryapi_async.protocol.replies import decode_json, read_error, read_limit_kind, read_retry_after
 from dryapi_async.protocol.retry import Again, Answered, Broke, GiveUp, RetryQuota, Unknown, decide
 from dryapi_async.protocol.status import excerpt
@@ -95,27 +94,28 @@ class Exchange:
         deadline: float = inf,
         trail: Trail | None = None,
         exact: bool = False,
-        attempts: int | None = None,
+        retry: Retry | None = None,
     ) -> T:
         """Make a call and read its answer with ``read``.
 
-        ``deadline`` is loop time and covers everything, ``exact`` keeps fractions Decimal, ``attempts`` overrides the settings'.
+        ``deadline`` is loop time and covers everything, ``exact`` keeps fractions Decimal, ``retry`` overrides the settings'.
 
         Raises:
             DryAPIError: Its own class for each way to fail; for billed calls SubmissionUnknownError where the fate isn't known.
         """
-        trail = trail or Trail()
+        # A reading needs no key: nobody asks for it again.
+        trail = trail or Trail(key="")
         upload = Upload(call.parts, self._threads) if call.parts is not None else None
         try:
             if upload is not None and self.pacing.must_wait(call.lane, slot=call.billed):
                 # A missing file is told now, not after an hour's queue.
                 await upload.look(idle=self._settings.timeouts.idle)
-            retry = self._settings.retry if attempts is None else evolve(self._settings.retry, attempts=attempts)
+            retry = retry or self._settings.retry
             while True:
                 outcome = await self._attempt(call, upload, deadline, trail)
                 if isinstance(outcome, Answer) and outcome.status < 300:  # noqa: PLR2004  success
                     try:
-                        value = read(await self.decode(outcome.content, exact=exact, status=outcome.status))
+                        value = read(await self.decode(outcome.content, exact=exact, fast=call.lane == STATUS_LANE, status=outcome.status))
                     except ResponseError as error:
                         outcome = Broken(sent=True, phase="answered", cause=str(error), error=error, status=outcome.status)
                     else:
@@ -133,11 +133,11 @@ class Exchange:
             if upload is not None:
                 upload.close()
 
-    async def decode(self, content: bytes, *, exact: bool = False, status: int | None = None) -> Any:
+    async def decode(self, content: bytes, *, exact: bool = False, fast: bool = False, status: int | None = None) -> Any:
         """Decode JSON, in a thread where it is long."""
         if len(content) > LARGE_JSON:
-            return await self._threads.start(decode_json, content, exact=exact, status=status)
-        return decode_json(content, exact=exact, status=status)
+            return await self._threads.start(decode_json, content, exact=exact, fast=fast, status=status)
+        return decode_json(content, exact=exact, fast=fast, status=status)
 
     async def _recover(self, call: WireCall, outcome: Answer | Broken, trail: Trail, retry: Retry, seconds_left: float) -> None:
         """Wait for the next attempt, or raise what became of the call."""
@@ -206,6 +206,8 @@ class Exchange:
             return outcome
 
     def _tell_attempt(self, call: WireCall, trail: Trail, outcome: Answer | Broken, seconds: float) -> None:
+        if self._on_event is None:
+            return
         status, error = (outcome.status, None) if isinstance(outcome, Answer) else (None, outcome.cause)
         self.tell(Attempt(request=call.name, number=trail.attempt, seconds=seconds, status=status, error=error))
 

@@ -40,8 +40,12 @@ class AddressGuard:
         Raises:
             PrivateAddressError: It is one.
         """
-        if host.lower() not in self.known and not self.rules.trusts(host) and is_private(address):
+        if not self.trusts(host) and is_private(address):
             raise PrivateAddressError(host, address)
+
+    def trusts(self, host: str) -> bool:
+        """Say whether a host may be anywhere."""
+        return host.lower() in self.known or self.rules.trusts(host)
 
     def request_class(self) -> type[aiohttp.ClientRequest]:
         """Make aiohttp's request class that looks at the address connected to, before a byte of the request leaves.
@@ -53,10 +57,11 @@ class AddressGuard:
 
         class GuardedRequest(aiohttp.ClientRequest):
             async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
-                if self.proxy is None and conn.transport is not None:
+                host = self.url.host or ""
+                if self.proxy is None and conn.transport is not None and not guard.trusts(host):
                     peer: object = conn.transport.get_extra_info("peername")
                     if isinstance(peer, tuple):
-                        guard.judge(self.url.host or "", str(cast("tuple[object, ...]", peer)[0]))
+                        guard.judge(host, str(cast("tuple[object, ...]", peer)[0]))
                 response = await super().send(conn)
                 # RFC 9110, 10.1.1: who asked with Expect doesn't wait for ever. aiohttp would; its read time-out begins after the body.
                 asked: asyncio.Future[bool] | None = getattr(self, "_continue", None)

@@ -1,14 +1,13 @@
 """The connections of one client on one loop: a single request at a time, no opinion about what to do with its outcome."""
 
 import asyncio
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from copy import copy
 from ssl import SSLContext
 from types import SimpleNamespace
 from typing import Final, Self
 from urllib.parse import urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]  # the stubs know it under Darwin only
 
 import aiohttp
 from attrs import frozen
@@ -24,7 +23,9 @@ from dryapi_async.errors import (
     ResponseError,
     TransportError,
 )
+from dryapi_async.io.gate import Gate
 from dryapi_async.io.guard import AddressGuard, GuardedResolver, resolver_of
+from dryapi_async.io.proxies import Proxies
 from dryapi_async.io.uploads import Body
 from dryapi_async.protocol.links import LinkRules, mask
 from dryapi_async.protocol.wire import WireCall
@@ -34,12 +35,13 @@ MOST_ANSWER_BYTES: Final = 128 * 1024 * 1024
 """An answer of the API that is longer isn't one: the longest by contract is about 46 MB (2,048 embeddings)."""
 SHORTEST_KEY: Final = 12
 """Characters: a shorter text can't be a key of the service, and may well stand in an answer."""
+_FOREVER: Final = nullcontext()
 USER_AGENT: Final = f"dryapi-async/{__version__} aiohttp/{aiohttp.__version__}"
 
 
 @frozen(kw_only=True)
 class Answer:
-    """One whole answer; header names are lower-case."""
+    """One whole answer; headers are found by their lower-case names."""
 
     status: int
     headers: Mapping[str, str]
@@ -58,36 +60,6 @@ class Broken:
     """The status of an answer that came and can't be read."""
 
 
-class Gate:
-    """As many holders as the pool has connections; waiting for a place has a time-out and an error of its own."""
-
-    def __init__(self, places: int, seconds: float | None) -> None:
-        self._semaphore = asyncio.Semaphore(places)
-        self._places = places
-        self._seconds = seconds
-
-    async def __aenter__(self) -> None:
-        """Take a place.
-
-        Raises:
-            PoolTimeoutError: None came free in time.
-        """
-        if not self._semaphore.locked():
-            await self._semaphore.acquire()
-            return
-        try:
-            async with asyncio.timeout(self._seconds):
-                await self._semaphore.acquire()
-        except TimeoutError:
-            raise PoolTimeoutError(
-                f"All {self._places} connections stayed busy for {self._seconds:g} s: nothing was sent. Raise pool_size, or send less."
-            ) from None
-
-    async def __aexit__(self, *_: object) -> None:
-        """Give the place back."""
-        self._semaphore.release()
-
-
 class Http:
     """Opens connections, sends one request, reads one answer. The key goes to the API's origin only."""
 
@@ -99,6 +71,7 @@ class Http:
         connector: aiohttp.BaseConnector | None = None,
         ssl: SSLContext | None = None,
     ) -> None:
+        self._proxies = Proxies(settings.proxy)
         self._set_account(settings)
         self._rules = LinkRules(local=settings.is_local, hosts=settings.storage_hosts)
         self._ssl = ssl if ssl is not None else True
@@ -126,6 +99,7 @@ class Http:
 
     def _set_account(self, settings: Settings) -> None:
         self._settings, times = settings, settings.timeouts
+        self._key = settings.api_key.encode() if len(settings.api_key) >= SHORTEST_KEY else b""
         self._timeout = aiohttp.ClientTimeout(total=times.total, connect=times.connect, sock_connect=times.connect, sock_read=times.idle)
         self._headers = {"Authorization": f"Bearer {settings.api_key}", "Accept": "application/json", "User-Agent": USER_AGENT}
 
@@ -157,21 +131,8 @@ class Http:
         return session
 
     def _known_hosts(self) -> frozenset[str]:
-        hosts = {
-            urlsplit(url).hostname
-            for url in (self._settings.base_url, self._settings.push_url, self._settings.proxy, *getproxies_environment().values())
-            if url
-        }
+        hosts = {urlsplit(url).hostname for url in (self._settings.base_url, self._settings.push_url, *self._proxies.urls) if url}
         return frozenset(host.lower() for host in hosts if host)
-
-    def _proxy_for(self, url: URL) -> str | None:
-        """Find the proxy of one request: the user's, else the environment's."""
-        if self._settings.proxy is not None:
-            return self._settings.proxy
-        proxies = getproxies_environment()
-        if not proxies or proxy_bypass_environment(url.host or "", proxies):
-            return None
-        return proxies.get(url.scheme) or proxies.get("all")
 
     async def send(self, call: WireCall, body: Body | None = None, *, seconds_left: float | None = None) -> Answer | Broken:
         """Send one request to the API and read the whole answer. Cancellation passes through; every other end of it is returned.
@@ -181,7 +142,7 @@ class Http:
         """
         began = False
         try:
-            async with asyncio.timeout(seconds_left), self.gate:
+            async with _FOREVER if seconds_left is None else asyncio.timeout(seconds_left), self.gate:
                 began = True
                 return await self._send(call, body)
         except PoolTimeoutError:
@@ -202,20 +163,23 @@ class Http:
         self.check_open()
         status: int | None = None
         headers: Mapping[str, str] = {}
+        url = self._url(call)
         try:
             async with self.session.request(
                 call.method,
-                self._url(call),
+                url,
                 data=body,
                 headers=self._headers,
                 timeout=self._timeout,
                 allow_redirects=False,
                 ssl=self._ssl,
-                proxy=self._proxy_for(self._url(call)),
+                proxy=self._proxies.find(url),
                 expect100=self._settings.expect100 and body is not None,
                 trace_request_ctx=body,
             ) as response:
-                status, headers = response.status, self._read_headers(response.headers)
+                # Only what refuses is shown to anybody: another's headers need no cleaning, and find a name in any case.
+                status = response.status
+                headers = response.headers if status < 300 else self._read_headers(response.headers)  # noqa: PLR2004  success
                 with self.reading(response):
                     content = await _read_whole(response)
                 return Answer(status=status, headers=headers, content=self._without_key(content))
@@ -230,8 +194,7 @@ class Http:
 
     def _without_key(self, content: bytes) -> bytes:
         """Take our key out of an answer that echoes it: errors show what the other side said."""
-        key = self._settings.api_key.encode()
-        return content.replace(key, b"...") if len(key) >= SHORTEST_KEY and key in content else content
+        return content.replace(self._key, b"...") if self._key and self._key in content else content
 
     def _url(self, call: WireCall) -> URL:
         url = URL(self._settings.base_url + call.path, encoded=True)
@@ -278,7 +241,7 @@ class Http:
         Raises:
             PrivateAddressError: The host's name leads into a private network.
         """
-        if self._beside is not None and url.host and self._proxy_for(url) is None:
+        if self._beside is not None and url.host and self._proxies.find(url) is None:
             with suppress(OSError):  # the connector finds that, too, and says it in its own words
                 await self._beside.resolve(url.host, url.port or 0)
             self.check_open()
@@ -289,7 +252,7 @@ class Http:
             allow_redirects=False,
             auto_decompress=False,
             ssl=self._ssl,
-            proxy=self._proxy_for(url),
+            proxy=self._proxies.find(url),
         )
 
     async def connect_push(self, url: str, *, most_bytes: int, close_seconds: float) -> aiohttp.ClientWebSocketResponse:
@@ -310,7 +273,7 @@ class Http:
             timeout=aiohttp.ClientWSTimeout(ws_receive=None, ws_close=close_seconds),  # pyright: ignore[reportCallIssue]  attr.ib's arguments
             max_msg_size=most_bytes,
             ssl=self._ssl,
-            proxy=self._proxy_for(address),
+            proxy=self._proxies.find(address),
         )
         # aiohttp follows redirects here and has no switch for it: who was sent elsewhere says nothing there.
         if socket._response.history:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  no public way to it
@@ -336,20 +299,15 @@ class Http:
                 timeout=self._timeout,
                 allow_redirects=False,
                 ssl=self._ssl,
-                proxy=self._proxy_for(url),
+                proxy=self._proxies.find(url),
             ) as response,
         ):
             with self.reading(response):
                 return Answer(status=response.status, headers=self._read_headers(response.headers), content=await _read_whole(response))
 
-    @contextmanager
-    def reading(self, response: aiohttp.ClientResponse) -> Generator[None, None, None]:
+    def reading(self, response: aiohttp.ClientResponse) -> "Reading":
         """Note an answer whose body is being read, so that closing the client ends that reading."""
-        self._reading.add(response)
-        try:
-            yield
-        finally:
-            self._reading.discard(response)
+        return Reading(self._reading, response)
 
     async def close(self) -> None:
         """Close the connections that are ours; a given session or connector stays open."""
@@ -357,6 +315,22 @@ class Http:
             # aiohttp closes the connection under a reader without waking it: measured, it waits for ever.
             response.content.set_exception(aiohttp.ClientConnectionError("the client was closed"))
         await self.session.close()
+
+
+class Reading:
+    """An answer whose body is being read, while it is."""
+
+    __slots__ = ("_all", "_response")
+
+    def __init__(self, all_of_them: set[aiohttp.ClientResponse], response: aiohttp.ClientResponse) -> None:
+        self._all = all_of_them
+        self._response = response
+
+    def __enter__(self) -> None:
+        self._all.add(self._response)
+
+    def __exit__(self, *_: object) -> None:
+        self._all.discard(self._response)
 
 
 def _words_of(error: Exception) -> str:

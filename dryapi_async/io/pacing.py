@@ -101,18 +101,23 @@ class Pacing:
         self._count += 1
         return self._count
 
+    def take(self, name: str) -> bool:
+        """Take a place in a lane where one is free and nobody waits for it."""
+        queue, now = self._queue(name), self._loop.time()
+        self.last_seen = now
+        return not queue.waiters and queue.lane.day_over(now) is None and queue.lane.reserve(now) == 0
+
     async def enter(self, name: str, request: str, number: int) -> float:
         """Take a place in a lane, behind all that have a lower number; give the seconds that a 429 held the lane back just before.
 
         Raises:
             RateLimitError: The day's limit is used up, by what was sent or by who waits already.
         """
+        if self.take(name):
+            return 0.0
         queue, now = self._queue(name), self._loop.time()
-        self.last_seen = now
         if (until := queue.lane.day_over(now, ahead=len(queue.waiters))) is not None:
             raise self._day_is_over(queue.lane, request, until)
-        if not queue.waiters and queue.lane.reserve(now) == 0:
-            return 0.0
         waiter = Waiter(number, self._loop.create_future(), request)
         insort(queue.waiters, waiter, key=_turn)
         self._pump()
@@ -170,7 +175,9 @@ class Pacing:
         if self.shared is not None:
             # A window that others have used up is no surprise, and the shared lanes say exactly when it is free again.
             headers = {key: value for key, value in headers.items() if key != "x-ratelimit-remaining"}
-        self._queue(name).lane.learn(headers, self._loop.time())
+        lane = self._queue(name).lane
+        if lane.windows:
+            lane.learn(headers, self._loop.time())
 
     def refuse(self, name: str, retry_after: float | None, kind: LimitKind) -> None:
         """Hold everyone in the lane back after a 429."""
@@ -259,6 +266,13 @@ class Passage:
         """Whether the service may have counted the request: then its place is held for the window."""
 
     async def __aenter__(self) -> Self:
+        pacing = self._pacing
+        if pacing.shared is None and not (self._slot and pacing.slots.locked()) and pacing.take(self._lane):
+            # Nothing has to be waited for, so there is nothing to time.
+            self._holds_place = True
+            if self._slot:
+                await self._take_slot()
+            return self
         try:
             async with asyncio.timeout_at(None if self._deadline == inf else self._deadline):
                 await self._enter()

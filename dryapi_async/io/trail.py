@@ -29,7 +29,6 @@ class Trail:
 
     key: str = field(factory=make_key)
     """Its key in the journal."""
-    boundary: str = field(factory=make_key, repr=False)
     label: str = ""
     """What the user calls it in the journal."""
     unless: tuple[str, ...] = ()
@@ -54,6 +53,13 @@ class Trail:
     lost: SubmissionUnknownError | None = None
     """Why its fate is unknown, where it was cut off on its way."""
     _written: str = ""
+    _boundary: str = field(default="", repr=False)
+
+    @property
+    def boundary(self) -> str:
+        """What stands between the parts of its form: random, and the same in all attempts."""
+        self._boundary = self._boundary or make_key()
+        return self._boundary
 
     @property
     def may_be_billed(self) -> bool:

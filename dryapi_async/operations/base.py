@@ -112,10 +112,14 @@ def _check_fields(request: object) -> None:
         value = getattr(request, name)
         if not accepts(value):
             raise InputError(f"{cls.__name__}: {name} must be {wanted}, not {show_value(value)}.")
+        if value is None:
+            continue
+        parts = (value,)
         if is_sequence(value):
-            object.__setattr__(request, name, tuple(value))
+            parts = tuple(value)
+            object.__setattr__(request, name, parts)
         # The name of a file may be no Unicode; it isn't sent as it is.
-        for one in () if name in _file_fields(cls) else value if is_sequence(value) else (value,):
+        for one in () if name in _file_fields(cls) else parts:
             if problem := _find_unsendable(one):
                 raise InputError(f"{cls.__name__}: {name} {problem}.")
 
@@ -124,7 +128,7 @@ def _find_unsendable(value: object) -> str | None:
     """Say why a text or a number of the right type can't be sent all the same."""
     if isinstance(value, int) and not -MOST_INT <= value <= MOST_INT:
         return f"must be a number of at most 64 bits, not one of {value.bit_length()}"
-    if isinstance(value, str):
+    if isinstance(value, str) and not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError as error:

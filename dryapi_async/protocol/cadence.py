@@ -87,6 +87,8 @@ NO_LIMIT: Final = Budget()
 
 def read_budget(lane: Lane, now: float, *, shared: bool, waiting: int) -> Budget:
     """Say what a lane has left; ``shared`` is whether other lanes take from the same pot, ``waiting`` how many of their calls wait."""
+    if not lane.windows:
+        return NO_LIMIT
     minutes = [window for window in lane.windows if not isinstance(window, DayWindow)]
     days = [window for window in lane.windows if isinstance(window, DayWindow)]
     tightest = max(minutes, key=lambda window: window.seconds / window.limit, default=None)

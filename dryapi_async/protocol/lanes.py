@@ -109,9 +109,13 @@ class Lane:
 
     def wait(self, now: float, ahead: int = 0) -> float:
         """Say how many seconds until there is a place, with so many others ``ahead``: a guess where they span several windows."""
-        wait = max((window.wait(now) for window in self.windows if window.blocks), default=0.0)
-        rounds = max((ahead // max(one.limit, 1) * one.seconds for one in self.windows if one.seconds != DAY_SECONDS), default=0.0)
-        return max(wait, self.not_before - now, 0.0) + rounds
+        wait = max(self.not_before - now, 0.0)
+        for window in self.windows:
+            if window.blocks:
+                wait = max(wait, window.wait(now))
+        if not ahead:
+            return wait
+        return wait + max((ahead // max(one.limit, 1) * one.seconds for one in self.windows if one.seconds != DAY_SECONDS), default=0.0)
 
     def give_back(self) -> None:
         """Return a place that nothing was sent with."""

@@ -93,12 +93,17 @@ def _can_be_host(host: str, netloc: str) -> bool:
     return len(host) <= _MOST_HOST_CHARACTERS and _LABELS.fullmatch(host) is not None
 
 
+_PLAIN: Final = re.compile("[\x21-\x7e]*")
+
+
 def _encode(url: str) -> str:
     """Percent-encode what can't stand in a request; what is encoded already stays as it was signed.
 
     Raises:
         ValueError: There are control characters in it, or half of a surrogate pair.
     """
+    if _PLAIN.fullmatch(url):
+        return url
     if re.search(r"[\x00-\x1f\x7f]", url):
         raise ValueError("control characters")
     # Bytes of a header that are no UTF-8 come as lone surrogates: they go out as the bytes that they were.

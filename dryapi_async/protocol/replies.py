@@ -25,6 +25,7 @@ from dryapi_async.errors import (
     ValidationError,
     one_line,
 )
+from dryapi_async.protocol.jsons import decode_fast
 from dryapi_async.protocol.links import mask
 from dryapi_async.protocol.status import excerpt, read_text, unwrap
 from dryapi_async.protocol.untyped import is_list, is_object
@@ -33,14 +34,14 @@ _DEEPEST: Final = 100
 """Levels of nesting that are read: the contract has 6, and what is deeper breaks every recursive function after this one."""
 
 
-def decode_json(content: bytes, *, exact: bool = False, status: int | None = None) -> Any:
-    """Decode a body. With ``exact``, fractions are Decimal: money must not pass through a binary float.
+def decode_json(content: bytes, *, exact: bool = False, fast: bool = False, status: int | None = None) -> Any:
+    """Decode a body. With ``exact``, fractions are Decimal: money must not pass through a binary float. ``fast`` may round long numbers.
 
     Raises:
         ResponseError: Empty, HTML, not UTF-8, nested too deep, or otherwise no JSON.
     """
     try:
-        body = json.loads(content, parse_float=Decimal if exact else None)
+        body = json.loads(content, parse_float=Decimal) if exact else decode_fast(content) if fast else json.loads(content)
         if content.count(b"[") + content.count(b"{") > _DEEPEST:
             _check_depth(body)
     except (ValueError, ArithmeticError, RecursionError) as error:

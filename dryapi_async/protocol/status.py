@@ -80,6 +80,8 @@ SUBMITTED: Final = Update(state=JobState.PENDING, word="pending", source="submit
 
 def fold(old: Update, new: Update) -> Update:
     """Merge news into what is known: a state never goes back, nor does progress; repeats and late ones are harmless."""
+    if old is SUBMITTED and new is not SUBMITTED:
+        return new
     if _RANK[new.state] < _RANK[old.state]:
         return old
     merged = evolve(

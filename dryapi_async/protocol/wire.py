@@ -1,6 +1,5 @@
 """Requests become wire calls: JSON, multipart parts or a query, all from one description."""
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
@@ -8,7 +7,7 @@ from functools import cache
 from typing import Any, ClassVar, Final, Protocol
 
 import attrs
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 from cattrs import Converter
 from cattrs.gen import make_dict_unstructure_fn, override
 
@@ -16,6 +15,7 @@ from dryapi_async.config import is_finite_number
 from dryapi_async.errors import InputError, show_value
 from dryapi_async.protocol.endpoint import DELIVERY_FIELDS, PRICES_LANE, BodyKind, CallKind, Endpoint
 from dryapi_async.protocol.files import Source
+from dryapi_async.protocol.jsons import encode_json
 from dryapi_async.protocol.untyped import is_object, is_sequence
 
 FILE_KIND = "dryapi_file"
@@ -121,11 +121,26 @@ def encode(request: Request, *, webhook_url: str | None = None, key: str = "{key
         fields.setdefault("webhook_url", webhook_url)
     if "webhook_url" in fields:
         fields["webhook_url"] = fields["webhook_url"].replace("{key}", key)
-    slug, path = endpoint.slug, endpoint.path
+    path = endpoint.path
     if endpoint.path_field is not None:
         path += f"/{quote_id(fields.pop(endpoint.path_field))}"
-    call = WireCall(slug=slug, kind=endpoint.kind, lane=endpoint.lane, path=path, method=endpoint.method)
-    return _fill(call, endpoint.body, fields, _file_kinds(type(request)))
+    content, parts, query = _fill(endpoint.slug, endpoint.body, fields, type(request))
+    return WireCall(
+        slug=endpoint.slug,
+        kind=endpoint.kind,
+        lane=endpoint.lane,
+        path=path,
+        method=endpoint.method,
+        content=content,
+        parts=parts,
+        query=query,
+    )
+
+
+def encode_reading(endpoint: Endpoint, request_id: str) -> WireCall:
+    """Encode a reading that has nothing but an id, which stands in its path: `encode` without a request to look at."""
+    path = f"{endpoint.path}/{quote_id(request_id)}"
+    return WireCall(slug=endpoint.slug, kind=endpoint.kind, lane=endpoint.lane, path=path, method=endpoint.method)
 
 
 def encode_price(request: Request, measures: Mapping[str, float]) -> WireCall:
@@ -149,26 +164,34 @@ def encode_price(request: Request, measures: Mapping[str, float]) -> WireCall:
     if price.fields is not None:
         kept &= price.fields
     fields = {name: value for name, value in wire_fields(request).items() if name in kept}
-    call = WireCall(
-        slug=f"{endpoint.slug}/price-calculation",
+    slug = f"{endpoint.slug}/price-calculation"
+    content, parts, query = _fill(slug, price.body, fields | dict(measures), type(request))
+    return WireCall(
+        slug=slug,
         kind="price",
         lane=PRICES_LANE,
         path=f"{endpoint.path}/price-calculation",
         method=endpoint.method,
+        content=content,
+        parts=parts,
+        query=query,
     )
-    return _fill(call, price.body, fields | dict(measures), _file_kinds(type(request)))
 
 
-def _fill(call: WireCall, body: BodyKind, fields: Mapping[str, Any], file_kinds: Mapping[str, str]) -> WireCall:
+Filled = tuple[bytes | None, tuple[TextPart | FilePart, ...] | None, tuple[tuple[str, str], ...]]
+"""Content, parts, query."""
+
+
+def _fill(slug: str, body: BodyKind, fields: Mapping[str, Any], cls: type) -> Filled:
     """Put the fields where the operation wants them: into JSON, a form, or the query."""
     try:
         if body == "json":
-            return evolve(call, content=json.dumps(fields, allow_nan=False, separators=(",", ":"), ensure_ascii=False).encode())
+            return encode_json(fields), None, ()
         if body == "multipart":
-            return evolve(call, parts=tuple(_parts(fields, file_kinds)))
-        return evolve(call, query=tuple((name, _query_text(value)) for name, value in fields.items()))
+            return None, tuple(_parts(fields, _file_kinds(cls))), ()
+        return None, None, tuple((name, _query_text(value)) for name, value in fields.items())
     except UnicodeEncodeError:
-        raise InputError(f"{call.slug}: {_name_unsendable(fields)} has a character that isn't Unicode: clean it before sending.") from None
+        raise InputError(f"{slug}: {_name_unsendable(fields)} has a character that isn't Unicode: clean it before sending.") from None
 
 
 _UNSENDABLE: Final = re.compile("[\ud800-\udfff]")
@@ -221,7 +244,13 @@ def _query_text(value: object) -> str:
     return ",".join(plain_text(one) for one in value) if is_sequence(value) else plain_text(value)
 
 
+_SAFE: Final = re.compile("[A-Za-z0-9_~-]+")
+"""The service's own ids are such."""
+
+
 def quote_id(request_id: str) -> str:
     """Make an id safe inside a path: percent-encoded, dots alone included."""
+    if _SAFE.fullmatch(request_id):
+        return request_id
     quoted = re.sub(rb"[^A-Za-z0-9_.~-]", lambda found: b"%%%02X" % found[0][0], request_id.encode(errors="replace")).decode()
     return quoted.replace(".", "%2E") if set(quoted) <= {"."} else quoted
