@@ -7,16 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from benchmarks import batch, in_flight, report, upload, watch
+from benchmarks import batch, download, imports, in_flight, long_run, report, throughput, upload, watch
 from benchmarks.options import Options
 from benchmarks.processes import ChildError
 from benchmarks.report import Section
 
 BENCHMARKS: Final[dict[str, Callable[[Options], Section]]] = {
+    "throughput": throughput.run,
     "upload": upload.run,
     "in-flight": in_flight.run,
     "watch": watch.run,
     "batch": batch.run,
+    "download": download.run,
+    "import": imports.run,
+    "long-run": long_run.run,
 }
 
 
@@ -34,6 +38,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--check", action="store_true", help="prove first that the server gets the files as they are on disk")
     parser.add_argument("--cold", action="store_true", help="take the files out of the page cache before each repetition")
+    parser.add_argument("--tls", action="store_true", help="throughput: a second table, over TLS (needs trustme)")
     parser.add_argument("--repetitions", type=int, default=5, help="5 by default")
     parser.add_argument("--output", type=Path, default=report.RESULTS, help="the file to write (benchmarks/results.md)")
     given = parser.parse_args(arguments)
@@ -50,6 +55,7 @@ def main(arguments: list[str]) -> int:
         check=given.check or given.smoke,
         cold=given.cold,
         output=given.output,
+        tls=given.tls,
     )
     try:
         sections = [BENCHMARKS[name](options) for name in given.names or BENCHMARKS]

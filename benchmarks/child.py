@@ -3,8 +3,10 @@
 import asyncio
 import importlib
 import json
+import os
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,9 +23,29 @@ PIPELINED: Final = 100
 """Small requests sent before their answers are read."""
 
 
-def upload(*, subject: str, url: str, paths: list[str], warm_up: str, uploads: int, at_once: int) -> dict[str, Any]:
-    """Upload files with one subject: what it cost, and the id that each upload got."""
-    return asyncio.run(_upload(subject, url, [Path(path) for path in paths], Path(warm_up), uploads, at_once))
+def upload(  # noqa: PLR0913  each is a part of what is compared
+    *,
+    subject: str,
+    url: str,
+    paths: list[str],
+    warm_up: str,
+    uploads: int,
+    at_once: int,
+    loop: str = "asyncio",
+    authority: str | None = None,
+) -> dict[str, Any]:
+    """Upload files with one subject: what it cost, and the id that each upload got.
+
+    ``loop`` is the package whose ``new_event_loop`` is used, ``authority`` a certificate to trust (PEM).
+    """
+    with tempfile.TemporaryDirectory(prefix="dryapi-benchmark-") as folder:
+        if authority is not None:
+            # Before the subject is imported: OpenSSL's own way to trust it, so that no subject needs an option for it.
+            place = Path(folder, "authority.pem")
+            place.write_text(authority)
+            os.environ["SSL_CERT_FILE"] = str(place)
+        with asyncio.Runner(loop_factory=importlib.import_module(loop).new_event_loop) as runner:
+            return runner.run(_upload(subject, url, [Path(path) for path in paths], Path(warm_up), uploads, at_once))
 
 
 async def _upload(subject: str, url: str, paths: list[Path], warm_up: Path, uploads: int, at_once: int) -> dict[str, Any]:

@@ -70,6 +70,15 @@ def table(figures: Sequence[Figure]) -> str:
     return head + "\n".join(figure.row() for figure in figures)
 
 
+def goal_table(figures: Sequence[Figure]) -> str:
+    """Write figures of ours alone, and their goals, as a Markdown table."""
+    rows = (
+        f"| {one.name} | {spread(one.ours, one.digits)} | {'<br>'.join(f'{goal}: {goal.judge(one.ours)}' for goal in one.goals)} |"
+        for one in figures
+    )
+    return "| figure | ours | goals |\n|---|---|---|\n" + "\n".join(rows)
+
+
 def misses(figures: Sequence[Figure]) -> list[str]:
     """List the goals that a median doesn't reach, and those that single repetitions don't."""
     found: list[str] = []

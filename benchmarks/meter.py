@@ -26,6 +26,8 @@ class Reading:
     """User and system time of the whole process, its threads included."""
     rss_growth_bytes: int
     """Peak resident memory over what was resident when the work began."""
+    rss_peak_bytes: int
+    """Peak resident memory of the work, the interpreter and all that was imported included."""
     stall_seconds: float
     """The latest that a task which sleeps `TICK_SECONDS` again and again in the same loop was woken."""
 
@@ -60,8 +62,14 @@ async def measure(work: Coroutine[Any, Any, None]) -> Reading:
         ticking.cancel()
         with suppress(asyncio.CancelledError):
             await ticking
-    growth = max(_peak_bytes() - resident, 0)
-    return Reading(seconds=seconds, cpu_seconds=cpu_seconds, rss_growth_bytes=growth, stall_seconds=ticker.latest_seconds)
+    peak = _peak_bytes()
+    return Reading(
+        seconds=seconds,
+        cpu_seconds=cpu_seconds,
+        rss_growth_bytes=max(peak - resident, 0),
+        rss_peak_bytes=peak,
+        stall_seconds=ticker.latest_seconds,
+    )
 
 
 def describe_memory() -> str:

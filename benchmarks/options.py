@@ -20,3 +20,5 @@ class Options:
     """Take files out of the page cache before each repetition."""
     output: Path
     """The file of results; pictures go beside it."""
+    tls: bool = False
+    """Measure over TLS, too, where a benchmark has that as an option."""

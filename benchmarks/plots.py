@@ -2,9 +2,11 @@
 
 import importlib
 import importlib.util
+from collections.abc import Sequence
 from math import inf
 from pathlib import Path
-from typing import Any, Final
+from statistics import median
+from typing import Any, Final, Literal
 
 from attrs import frozen
 
@@ -39,12 +41,34 @@ class Panel:
     """Points above lie on the upper edge, with their value beside them."""
 
 
+@frozen(kw_only=True)
+class Bar:
+    """One who was measured, again and again."""
+
+    name: str
+    values: tuple[float, ...]
+    kind: Literal["ours", "raw", "peer"]
+
+
+@frozen(kw_only=True)
+class Bars:
+    """One picture: medians as bars, with a line from the least to the greatest."""
+
+    title: str
+    x_label: str
+    bars: tuple[Bar, ...]
+    digits: int
+
+
+_BAR_COLOURS: Final = {"ours": "#c0392b", "raw": "#888888", "peer": "#2d6a9f"}
+
+
 def can_draw() -> bool:
     """Say whether matplotlib is installed."""
     return importlib.util.find_spec("matplotlib") is not None
 
 
-def draw(panels: list[Panel], target: Path) -> None:
+def draw(panels: Sequence[Panel | Bars], target: Path) -> None:
     """Draw panels side by side into a PNG file.
 
     Raises:
@@ -53,7 +77,10 @@ def draw(panels: list[Panel], target: Path) -> None:
     figure_module: Any = importlib.import_module("matplotlib.figure")  # no pyplot: it would look for a screen
     figure = figure_module.Figure(figsize=INCHES, dpi=DOTS_PER_INCH, layout="constrained")
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        _draw(axes, panel)
+        if isinstance(panel, Bars):
+            _draw_bars(axes, panel)
+        else:
+            _draw(axes, panel)
     figure.savefig(target, format="png", metadata={"Software": None})
 
 
@@ -76,6 +103,24 @@ def _draw(axes: Any, panel: Panel) -> None:
     _shade(axes, panel.box)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)  # where it covers nothing
+
+
+def _draw_bars(axes: Any, panel: Bars) -> None:
+    middles = [median(bar.values) for bar in panel.bars]
+    reach = (
+        [middle - min(bar.values) for middle, bar in zip(middles, panel.bars, strict=True)],
+        [max(bar.values) - middle for middle, bar in zip(middles, panel.bars, strict=True)],
+    )
+    names, colours = [bar.name for bar in panel.bars], [_BAR_COLOURS[bar.kind] for bar in panel.bars]
+    axes.barh(names, middles, xerr=reach, color=colours, ecolor="#333333", capsize=2)
+    for row, (middle, bar) in enumerate(zip(middles, panel.bars, strict=True)):
+        words = {"textcoords": "offset points", "verticalalignment": "center", "fontsize": 8}
+        axes.annotate(f"{middle:,.{panel.digits}f}", (max(bar.values), row), xytext=(4, 0), **words)
+    axes.invert_yaxis()  # the first on top
+    axes.set_title(panel.title, fontsize=9, loc="left")
+    axes.set(xlabel=panel.x_label)
+    axes.margins(x=0.2)
+    axes.grid(alpha=0.3, axis="x")
 
 
 def _shade(axes: Any, box: tuple[float, float, float, float]) -> None:

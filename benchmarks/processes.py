@@ -25,17 +25,19 @@ class Server:
 
     port: int
     loop: str
+    authority: str | None
+    """Whom its certificate is to be trusted for (PEM); None is plain http."""
 
     @property
     def url(self) -> str:
         """Its base URL."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'http' if self.authority is None else 'https'}://127.0.0.1:{self.port}"
 
 
 @contextmanager
-def start_server(*, digests: bool = False) -> Generator[Server, None, None]:
+def start_server(*, digests: bool = False, tls: bool = False) -> Generator[Server, None, None]:
     """Run the server in a process of its own, and end it."""
-    with serve("benchmarks.server", *(["--digests"] if digests else [])) as said:
+    with serve("benchmarks.server", *(["--digests"] if digests else []), *(["--tls"] if tls else [])) as said:
         yield Server(**said)
 
 

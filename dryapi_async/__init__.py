@@ -1,89 +1,94 @@
 """An async-first client for the dryAPI / deAPI inference service: submit a paid job once, know when it is done, have the file on disk."""
 
-from dryapi_async.batch import Batch, Outcome, is_hopeless
-from dryapi_async.client import Client
-from dryapi_async.config import DEAPI_URL, DRYAPI_URL, Limits, Rate, Retry, Settings, Timeouts
-from dryapi_async.errors import (
-    AccountSuspendedError,
-    AlreadySubmittedError,
-    AuthenticationError,
-    BudgetExceededError,
-    ClientClosedError,
-    ClientLoopError,
-    ConfigurationError,
-    ConnectError,
-    DownloadError,
-    DryAPIError,
-    GoneError,
-    InputError,
-    InsufficientBalanceError,
-    JobError,
-    JobFailedError,
-    JobTimeoutError,
-    JournalError,
-    LinkExpiredError,
-    NotFoundError,
-    PayloadTooLargeError,
-    PermissionDeniedError,
-    PollingFailedError,
-    PoolTimeoutError,
-    RateLimitError,
-    RequestTimeoutError,
-    ResponseError,
-    ServerError,
-    SharedStateError,
-    SignatureError,
-    SourceChangedError,
-    SourceError,
-    SourceNotReplayableError,
-    StatusError,
-    SubmissionUnknownError,
-    TransportError,
-    ValidationError,
-)
-from dryapi_async.job import Job
-from dryapi_async.operations import (
-    Aud2Txt,
-    Aud2Video,
-    Audio,
-    AudioFile2Txt,
-    Balance,
-    Embedding,
-    EnhancedPrompt,
-    Image,
-    Img2Img,
-    Img2Txt,
-    Img2Video,
-    ImgRmbg,
-    ImgUpscale,
-    ListModels,
-    Lora,
-    Model,
-    PromptImage,
-    PromptImage2Image,
-    PromptSamples,
-    PromptSpeech,
-    PromptVideo,
-    ReadBalance,
-    ReadStatus,
-    SamplePrompt,
-    Text,
-    Transcript,
-    Txt2Audio,
-    Txt2Embedding,
-    Txt2Img,
-    Txt2Music,
-    Txt2Video,
-    Vid2Txt,
-    Video,
-    VideoFile2Txt,
-    VidRmbg,
-    VidUpscale,
-)
-from dryapi_async.protocol.files import File
-from dryapi_async.protocol.signature import WebhookEvent
-from dryapi_async.protocol.status import JobState, Update
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
 from dryapi_async.version import __version__
+
+if TYPE_CHECKING:
+    from dryapi_async.batch import Batch, Outcome, is_hopeless
+    from dryapi_async.client import Client
+    from dryapi_async.config import DEAPI_URL, DRYAPI_URL, Limits, Rate, Retry, Settings, Timeouts
+    from dryapi_async.errors import (
+        AccountSuspendedError,
+        AlreadySubmittedError,
+        AuthenticationError,
+        BudgetExceededError,
+        ClientClosedError,
+        ClientLoopError,
+        ConfigurationError,
+        ConnectError,
+        DownloadError,
+        DryAPIError,
+        GoneError,
+        InputError,
+        InsufficientBalanceError,
+        JobError,
+        JobFailedError,
+        JobTimeoutError,
+        JournalError,
+        LinkExpiredError,
+        NotFoundError,
+        PayloadTooLargeError,
+        PermissionDeniedError,
+        PollingFailedError,
+        PoolTimeoutError,
+        RateLimitError,
+        RequestTimeoutError,
+        ResponseError,
+        ServerError,
+        SharedStateError,
+        SignatureError,
+        SourceChangedError,
+        SourceError,
+        SourceNotReplayableError,
+        StatusError,
+        SubmissionUnknownError,
+        TransportError,
+        ValidationError,
+    )
+    from dryapi_async.job import Job
+    from dryapi_async.operations import (
+        Aud2Txt,
+        Aud2Video,
+        Audio,
+        AudioFile2Txt,
+        Balance,
+        Embedding,
+        EnhancedPrompt,
+        Image,
+        Img2Img,
+        Img2Txt,
+        Img2Video,
+        ImgRmbg,
+        ImgUpscale,
+        ListModels,
+        Lora,
+        Model,
+        PromptImage,
+        PromptImage2Image,
+        PromptSamples,
+        PromptSpeech,
+        PromptVideo,
+        ReadBalance,
+        ReadStatus,
+        SamplePrompt,
+        Text,
+        Transcript,
+        Txt2Audio,
+        Txt2Embedding,
+        Txt2Img,
+        Txt2Music,
+        Txt2Video,
+        Vid2Txt,
+        Video,
+        VideoFile2Txt,
+        VidRmbg,
+        VidUpscale,
+    )
+    from dryapi_async.protocol.files import File
+    from dryapi_async.protocol.signature import WebhookEvent
+    from dryapi_async.protocol.status import JobState, Update
 
 __all__ = [
     "DEAPI_URL",
@@ -176,3 +181,37 @@ __all__ = [
     "__version__",
     "is_hopeless",
 ]
+
+_HOMES: Final = {
+    "Batch": "batch",
+    "Outcome": "batch",
+    "is_hopeless": "batch",
+    "Client": "client",
+    "DEAPI_URL": "config",
+    "DRYAPI_URL": "config",
+    "Limits": "config",
+    "Rate": "config",
+    "Retry": "config",
+    "Settings": "config",
+    "Timeouts": "config",
+    "File": "protocol.files",
+    "Job": "job",
+    "JobState": "protocol.status",
+    "Update": "protocol.status",
+    "WebhookEvent": "protocol.signature",
+}
+"""Where public names live; errors live in ``errors``, all others in ``operations``."""
+
+if not TYPE_CHECKING:  # else any name would pass for one of ours
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name when it is first asked for: errors alone, or the command's help, cost little."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        home = _HOMES.get(name) or ("errors" if name.endswith("Error") else "operations")
+        value = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
+        return value
+
+    def __dir__() -> list[str]:
+        """Name what is there, and what can be."""
+        return sorted({*globals(), *__all__})

@@ -26,7 +26,7 @@ from dryapi_async.job import Job, as_completed, take_up
 from dryapi_async.life import OwnLife, TenantLife
 from dryapi_async.methods import instant_method, job_method
 from dryapi_async.operations.base import InstantOperation, JobOperation
-from dryapi_async.options import TenantOptions, account_of, check_lanes, check_parts, check_push, make_journal, tenant_settings
+from dryapi_async.options import TenantOptions, account_of, check_lanes, check_parts, check_push, load_parts, make_journal, tenant_settings
 from dryapi_async.protocol.signature import Headers, WebhookEvent, verify
 from dryapi_async.shared import SharedState
 from dryapi_async.tracking.board import Poll
@@ -122,6 +122,7 @@ class Client:
         )
         check_lanes(self.settings.limits)
         check_push(self.settings)
+        load_parts(self.settings)
         check_parts(ssl=ssl, session=session, connector=connector, on_event=on_event)
         self._on_event = on_event
         self._journal = None if journal is None else make_journal(journal, self.settings)

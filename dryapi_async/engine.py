@@ -20,9 +20,6 @@ from dryapi_async.io.downloads import Downloads
 from dryapi_async.io.exchange import Exchange
 from dryapi_async.io.http import Http
 from dryapi_async.io.pacing import Pacing
-from dryapi_async.io.push import Push
-from dryapi_async.io.shared_lanes import SharedLanes
-from dryapi_async.io.shared_news import SharedNews
 from dryapi_async.io.sources import Reader
 from dryapi_async.io.threads import FileThreads
 from dryapi_async.io.trail import Trail
@@ -31,7 +28,6 @@ from dryapi_async.operations.account import ListModels, Model, ReadStatus, read_
 from dryapi_async.operations.base import JobOperation
 from dryapi_async.operations.limits import check_size, file_fields, find_problems
 from dryapi_async.protocol.endpoint import STATUS_LANE
-from dryapi_async.protocol.pusher import push_url
 from dryapi_async.protocol.signature import WebhookEvent
 from dryapi_async.protocol.status import Update, read_update
 from dryapi_async.protocol.wire import WireCall, encode, encode_reading
@@ -40,7 +36,10 @@ from dryapi_async.tracking.deliveries import Deliveries, EarlyNews
 from dryapi_async.tracking.watcher import NOT_FOUND_GRACE, Watcher
 
 if TYPE_CHECKING:
-    from dryapi_async.io.journal import Journal  # sqlite3 is imported only where a journal is used
+    # Imported only where they are used; `options` does that when a client is made, so that its first call imports nothing.
+    from dryapi_async.io.journal import Journal
+    from dryapi_async.io.push import Push
+    from dryapi_async.io.shared_news import SharedNews
 
 logger: logging.Logger = logging.getLogger("dryapi_async")
 T = TypeVar("T")
@@ -112,11 +111,14 @@ class Engine:
     def _open_store(self) -> Store | None:
         return None if self.settings.shared is None else self.settings.shared.open()
 
-    def _share(self, *, new_lanes: bool) -> SharedNews | None:
+    def _share(self, *, new_lanes: bool) -> "SharedNews | None":
         """Share the account's limits and its jobs' news with other processes, where a store for them was given."""
         state = self.settings.shared
         if self.store is None or state is None:
             return None
+        from dryapi_async.io.shared_lanes import SharedLanes  # noqa: PLC0415
+        from dryapi_async.io.shared_news import SharedNews  # noqa: PLC0415
+
         account = sha256(f"{self.settings.base_url}\n{self.settings.api_key}".encode()).hexdigest()[:32]
         if new_lanes:
             self.exchange.pacing.shared = SharedLanes(
@@ -128,7 +130,10 @@ class Engine:
             )
         return SharedNews(self.store.bus(account), when_away=state.when_away, hear=self.hear)
 
-    def _make_push(self, client_id: str, *, shared: bool) -> Push:
+    def _make_push(self, client_id: str, *, shared: bool) -> "Push":
+        from dryapi_async.io.push import Push  # noqa: PLC0415
+        from dryapi_async.protocol.pusher import push_url  # noqa: PLC0415
+
         settings, watcher, http = self.settings, self.watcher, self.http
         if shared:
             # A session of its own: a socket is held for good, and must take none of the connections that accounts share.

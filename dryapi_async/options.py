@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from hashlib import sha256
+from importlib import import_module
 from inspect import iscoroutinefunction
 from os import PathLike
 from ssl import SSLContext
@@ -15,7 +16,6 @@ from dryapi_async.config import Limits, Retry, Settings, Timeouts
 from dryapi_async.errors import ConfigurationError, show_value
 from dryapi_async.events import OnEvent
 from dryapi_async.protocol.endpoint import FREE_LANE, PRICES_LANE
-from dryapi_async.protocol.pusher import channel_name, push_url
 
 if TYPE_CHECKING:
     from dryapi_async.io.journal import Journal
@@ -54,10 +54,26 @@ def check_push(settings: Settings) -> None:
     Raises:
         ConfigurationError: Names the option.
     """
+    if settings.client_id is None and settings.push_url is None:
+        return
+    from dryapi_async.protocol.pusher import channel_name, push_url  # noqa: PLC0415
+
     if settings.client_id is not None:
         channel_name(settings.client_id)
     if settings.push_url is not None:
         push_url(settings.base_url, settings.push_url, allow_http=settings.allow_http)
+
+
+def load_parts(settings: Settings) -> None:
+    """Import what only some clients need, while one is made: its first call, on a loop that others share, then imports nothing.
+
+    But for redis-py, which is imported only where a store is opened: that is the first call of a client with ``shared``.
+    """
+    if settings.client_id is not None:
+        import_module("dryapi_async.io.push")
+    if settings.shared is not None:
+        import_module("dryapi_async.io.shared_lanes")
+        import_module("dryapi_async.io.shared_news")
 
 
 class TenantOptions(TypedDict, total=False):
@@ -94,6 +110,7 @@ def tenant_settings(settings: Settings, options: TenantOptions) -> Settings:
     found = evolve(settings, **changes)
     check_lanes(found.limits)
     check_push(found)
+    load_parts(found)
     return found
 
 

@@ -15,15 +15,25 @@ from dryapi_async.simulator import Received, Simulator
 from dryapi_async.simulator.blobs import tiny_picture, tiny_png
 from dryapi_async.testing import JumpingLoop
 
+ON_UVLOOP = os.environ.get("DRYAPI_TEST_LOOP") == "uvloop"
 REPOSITORY = Path(__file__).parents[1]
 FOX = Txt2Img(prompt="a fox in snow", model="Flux1schnell", width=256, height=192, steps=4, seed=7)
 PNG = tiny_png("a picture to upload")
 JPEG = tiny_picture("a picture to upload", "jpg")
 
 
+def jumping_loop() -> asyncio.AbstractEventLoop:
+    """Make a loop whose clock jumps: asyncio's, or uvloop where DRYAPI_TEST_LOOP says so."""
+    if not ON_UVLOOP:
+        return JumpingLoop()
+    from .uvloop_clock import JumpingUvloop  # noqa: PLC0415  where it isn't asked for it needn't be installed
+
+    return JumpingUvloop()
+
+
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, Any]]:
-    return "asyncio", {"loop_factory": JumpingLoop}
+    return "asyncio", {"loop_factory": jumping_loop}
 
 
 @pytest.fixture(autouse=True)

@@ -6,9 +6,8 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-import aiofiles
 import aiohttp
 from attrs import define, field
 from yarl import URL
@@ -18,17 +17,15 @@ from dryapi_async.events import BytesReceived
 from dryapi_async.io.exchange import Exchange
 from dryapi_async.io.guard import PrivateAddressError
 from dryapi_async.io.http import USER_AGENT, Http
-from dryapi_async.io.parts import Part
-from dryapi_async.io.targets import check_target, safe_name, split_target
+from dryapi_async.io.targets import check_target, safe_name
 from dryapi_async.io.threads import FileThreads
+from dryapi_async.io.writing import Writer, open_writer, see_through
 from dryapi_async.protocol.links import Link, check_link, follow, mask, private_address
 from dryapi_async.protocol.media import ending_for, sniff
 from dryapi_async.protocol.replies import read_limit_kind, read_retry_after
 from dryapi_async.protocol.retry import Again, Answered, Broke, decide
 from dryapi_async.protocol.status import Update
 from dryapi_async.protocol.unpack import Unpacker, read_coding
-
-T = TypeVar("T")
 
 PIECE_BYTES: Final = 256 * 1024
 MOST_REDIRECTS: Final = 5
@@ -117,34 +114,19 @@ class Downloads:
     async def _save(self, request_id: str, pieces: AsyncGenerator[bytes, None], target: Path, name: Callable[[], str]) -> Path:
         """Write pieces to a temporary file and give it its name; it is gone again if that ends in any other way than whole."""
         async with aclosing(pieces):
-            folder, named = await self._threads.start(split_target, target)
-            part = Part(folder)
+            writer = await open_writer(self._threads, target)
             try:
-                file = await self._open_part(part)
-                try:
-                    async for piece in pieces:
-                        await file.write(piece)
-                finally:
-                    await _see_through(file.close())
-                return await _see_through(self._finish(request_id, part, folder / (named or name())))
+                async for piece in pieces:
+                    await writer.write(piece)
+                return await see_through(self._finish(request_id, writer, name))
             except BaseException:
-                await _see_through(self._threads.start(part.discard))
+                await see_through(writer.discard())
                 raise
 
-    async def _finish(self, request_id: str, part: Part, final: Path) -> Path:
-        path = await self._threads.start(part.rename, final)
+    async def _finish(self, request_id: str, writer: Writer, name: Callable[[], str]) -> Path:
+        path = await writer.finish(name)
         self._fetched(request_id)
         return path
-
-    async def _open_part(self, part: Part) -> Any:
-        """Open the temporary file; cancelled in the middle, it is closed before the cancellation goes on."""
-        opening = asyncio.ensure_future(_open(part, self._threads))
-        try:
-            return await _see_through(opening)
-        except asyncio.CancelledError:
-            if opening.exception() is None:
-                await opening.result().close()
-            raise
 
     async def _pieces(self, transfer: Transfer) -> AsyncGenerator[bytes, None]:
         """Fetch a file: retried where it breaks, from where it broke; a link that expired is renewed once."""
@@ -290,16 +272,6 @@ class Downloads:
         transfer.url, transfer.renewed = url, True
 
 
-async def _see_through(work: Awaitable[T]) -> T:
-    """Wait for what must come to its end; a cancellation goes on after it."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
-
-
 async def _settle(work: Coroutine[Any, Any, Path]) -> Path:
     """Do work that cleans up behind itself; cancelled once, that is waited for, and cancelled again, it still goes on to its end."""
     task = asyncio.ensure_future(work)
@@ -313,10 +285,6 @@ async def _settle(work: Coroutine[Any, Any, Path]) -> Path:
 
 async def _one(content: bytes) -> AsyncGenerator[bytes, None]:
     yield content
-
-
-async def _open(part: Part, threads: FileThreads) -> Any:
-    return await aiofiles.open(part.path, "xb", executor=threads.executor, opener=part.open)
 
 
 def _read_range(given: str) -> tuple[int | None, int | None]:

@@ -37,7 +37,12 @@ class Part:
         """
         descriptor = os.open(path, flags, 0o666)
         # A second descriptor of the same opening: the lock outlives the file's closing, up to its rename.
-        self._held = os.dup(descriptor)
+        try:
+            self._held = os.dup(descriptor)
+        except OSError:
+            os.close(descriptor)
+            self.path.unlink()
+            raise
         _lock(self._held)
         return descriptor
 

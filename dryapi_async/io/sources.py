@@ -12,13 +12,12 @@ from typing import Any, Final, cast
 from attrs import frozen
 
 from dryapi_async.errors import SourceChangedError, SourceError, SourceNotReplayableError
+from dryapi_async.io.plain import Stamp, is_plain, read_cached, read_into, stamp
 from dryapi_async.io.streams import SharedStream, share
 from dryapi_async.io.tally import Known, Tally, digest
 from dryapi_async.io.threads import OwnThread
 from dryapi_async.protocol.files import File, Source, describe, is_bytes
 from dryapi_async.protocol.media import SNIFF_BYTES
-
-Stamp = tuple[int, int, int, int]
 
 _CUT: Final = "The upload was cut off, and the service can't have taken it."
 
@@ -63,8 +62,10 @@ class Reader:
         self._looked: Looked | None = None
         self._closed = False
         self._fd: int | None = None
+        self._tells_cached = True
         self._memory: memoryview | None = None
-        self._fixed: memoryview | None = None
+        self.fixed: memoryview | None = None
+        """Memory that nobody can change: it needs no thread."""
         self._shared: SharedStream | None = None
         self._tally: Tally | None = None
         self._start = 0
@@ -77,7 +78,7 @@ class Reader:
         """Make a reader for the next attempt: it reads the same bytes from the same place, or refuses."""
         known = None if self._tally is None else self._tally.known
         assert self._looked is not None  # noqa: S101  only what was opened is opened again
-        before = Before(start=self._start, looked=self._looked, stamp=self._stamp, known=known, fixed=self._fixed)
+        before = Before(start=self._start, looked=self._looked, stamp=self._stamp, known=known, fixed=self.fixed)
         return Reader(self.file, before=before)
 
     @property
@@ -210,7 +211,7 @@ class Reader:
 
     def _open_fixed(self, memory: memoryview) -> Looked:
         """Open memory that nobody can change: each attempt sends this."""
-        self._fixed = self._memory = memory
+        self.fixed = self._memory = memory
         return Looked(name=os.path.basename(_name_of(self.file.source)), size=memory.nbytes, head=bytes(memory[:SNIFF_BYTES]))  # noqa: PTH119  a text
 
     def _open_memory(self, view: memoryview) -> Looked:
@@ -243,7 +244,7 @@ class Reader:
         assert self._fd is not None  # noqa: S101  for the type checker
         found = os.fstat(self._fd)
         self._check_kind(found)
-        self._stamp = _stamp(found)
+        self._stamp = stamp(found)
         if self._before is not None and self._before.stamp != self._stamp:
             raise self._changed_since()
         return Looked(name=name, size=max(found.st_size - self._start, 0), head=os.pread(self._fd, SNIFF_BYTES, self._start))
@@ -252,7 +253,7 @@ class Reader:
         if not (hasattr(stream, "seekable") and stream.seekable()):
             return self._open_once(stream, name)
         start = None if self._before is None else self._before.start
-        if _is_plain(stream):
+        if is_plain(stream):
             if stream.writable():
                 stream.flush()
             self._start = stream.tell() if start is None else start
@@ -280,22 +281,51 @@ class Reader:
         """
         with self._held():
             piece = self._read(position, min(most, self._size - position))
-            end = position + len(piece)
-            changed = not piece or end > self._size or (self._tally is not None and not self._tally.add(bytes(piece)))
-            if end >= self._size:
-                changed = changed or (self._fd is not None and _stamp(os.fstat(self._fd)) != self._stamp)
-                self._finish()
-        if changed:
-            raise source_changed(self.label, self._size)
+            self._check_end(position, len(piece), same=self._tally is None or self._tally.add(bytes(piece)))
         return piece
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it stands on a plain file, which is read with `read_cached` and `read_into`."""
+        return self._fd is not None
+
+    def read_into(self, position: int, view: memoryview) -> int:
+        """Read a plain file at ``position`` into a buffer, and give the bytes read; the rest is as in `read`."""
+        with self._held():
+            assert self._fd is not None  # noqa: S101  for the type checker
+            count = read_into(self._fd, view[: self._size - position], self._start + position)
+            self._check_end(position, count)
+        return count
+
+    def read_cached(self, position: int, view: memoryview) -> int:
+        """Read a plain file as `read_into` does, but only what needs no wait: it may be 0, and is for the last bytes. Doesn't block."""
+        # With the last bytes comes a look at the file, for which a network drive asks its server.
+        if not self._tells_cached or position + len(view) >= self._size or not self._lock.acquire(blocking=False):
+            return 0
+        try:
+            count = None if self._fd is None else read_cached(self._fd, view, self._start + position)
+            self._tells_cached = count is not None
+            return count or 0
+        finally:
+            self._lock.release()
+            if self._closed:
+                self._sweep()
+
+    def _check_end(self, position: int, count: int, *, same: bool = True) -> None:
+        """Hold what was read to what was announced, and with the last bytes the source to what it was."""
+        end = position + count
+        same = same and count > 0 and end <= self._size
+        if end >= self._size:
+            same = same and (self._fd is None or stamp(os.fstat(self._fd)) == self._stamp)
+            self._finish()
+        if not same:
+            raise source_changed(self.label, self._size)
 
     def _read(self, position: int, most: int) -> bytes | memoryview:
         if self._memory is not None:
             piece = self._memory[position : position + most]
             # What can change is copied, so that what was looked at is what is sent.
-            return piece if self._fixed is not None else bytes(piece)
-        if self._fd is not None:
-            return os.pread(self._fd, most, self._start + position)
+            return piece if self.fixed is not None else bytes(piece)
         assert self._shared is not None  # noqa: S101  for the type checker
         if self.one_shot:
             return self._check_piece(self._shared.read_on(most))
@@ -360,10 +390,6 @@ def source_changed(label: str, size: int) -> SourceChangedError:
     )
 
 
-def _stamp(found: os.stat_result) -> Stamp:
-    return found.st_size, found.st_mtime_ns, found.st_ino, found.st_dev
-
-
 def _name_of(source: object) -> str:
     name = getattr(source, "name", None)
     return name if isinstance(name, str) else ""
@@ -372,9 +398,3 @@ def _name_of(source: object) -> str:
 def _is_ours(source: object) -> bool:
     """Say whether a source is one whose reading is this library's own code: a path or memory."""
     return isinstance(source, str | os.PathLike | io.BytesIO) or is_bytes(source)
-
-
-def _is_plain(stream: Any) -> bool:
-    """Say whether a file object stands on a plain file and adds nothing to it, so that it can be read without moving its position."""
-    raw = stream.raw if type(stream) in {io.BufferedReader, io.BufferedRandom} else stream
-    return type(raw) is io.FileIO and stat.S_ISREG(os.fstat(stream.fileno()).st_mode)

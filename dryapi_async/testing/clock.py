@@ -73,40 +73,14 @@ class _AskingSelector(selectors.DefaultSelector):
         return self._wait(super().select, timeout)
 
 
-class JumpingLoop(asyncio.SelectorEventLoop):
-    """Keep virtual seconds, from 0.0, and jump to the next timer in place of sleeping.
+class VirtualClock:
+    """Virtual seconds, from 0.0, which walk with the real ones while they are held."""
 
-    Args:
-        patience: real seconds without any event, where no timer is set or a thread call holds the clock, after which a RuntimeError
-            names the waiting tasks; None waits for ever, as other loops do.
-        limit: virtual seconds after which a jump raises a RuntimeError (once per such span, so that the clean-up has time too); None
-            lives for ever.
-        grace: real seconds to sleep, for late bytes, before each jump while any socket is open.
-        wall_start: the wall clock at virtual zero, in seconds since the epoch; None takes the real one.
-    """
-
-    def __init__(
-        self,
-        *,
-        patience: float | None = 10.0,
-        limit: float | None = None,
-        grace: float = GRACE_SECONDS,
-        wall_start: float | None = None,
-    ) -> None:
+    def __init__(self, wall_start: float | None) -> None:
         self._now = 0.0
-        self._patience = patience
-        self._limit = limit
-        self._end = math.inf if limit is None else limit
-        self._grace = grace
         self._wall_start = time.time() if wall_start is None else wall_start
         self._holds = 0
         self._held_since = 0.0
-        self._calls_out: set[Future[Any]] = set()
-        self._connects: list[float] = []
-        self._threads: ThreadPoolExecutor | None = None
-        self._limiter: CapacityLimiter | None = None
-        self._asking = _AskingSelector(self._wait)
-        super().__init__(self._asking)
 
     def time(self) -> float:
         """Return the virtual seconds since the loop was made."""
@@ -131,6 +105,39 @@ class JumpingLoop(asyncio.SelectorEventLoop):
             if self._holds == 1:
                 self._now = self.time()
             self._holds -= 1
+
+
+class JumpingLoop(VirtualClock, asyncio.SelectorEventLoop):
+    """Keep virtual seconds, from 0.0, and jump to the next timer in place of sleeping.
+
+    Args:
+        patience: real seconds without any event, where no timer is set or a thread call holds the clock, after which a RuntimeError
+            names the waiting tasks; None waits for ever, as other loops do.
+        limit: virtual seconds after which a jump raises a RuntimeError (once per such span, so that the clean-up has time too); None
+            lives for ever.
+        grace: real seconds to sleep, for late bytes, before each jump while any socket is open.
+        wall_start: the wall clock at virtual zero, in seconds since the epoch; None takes the real one.
+    """
+
+    def __init__(
+        self,
+        *,
+        patience: float | None = 10.0,
+        limit: float | None = None,
+        grace: float = GRACE_SECONDS,
+        wall_start: float | None = None,
+    ) -> None:
+        VirtualClock.__init__(self, wall_start)
+        self._patience = patience
+        self._limit = limit
+        self._end = math.inf if limit is None else limit
+        self._grace = grace
+        self._calls_out: set[Future[Any]] = set()
+        self._connects: list[float] = []
+        self._threads: ThreadPoolExecutor | None = None
+        self._limiter: CapacityLimiter | None = None
+        self._asking = _AskingSelector(self._wait)
+        asyncio.SelectorEventLoop.__init__(self, self._asking)
 
     def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
         """Run `func(*args)` in a thread (or a process), and keep the clock still until its answer is in the loop's queue."""
@@ -239,16 +246,16 @@ def _find_limiter() -> "CapacityLimiter":
 
 @contextmanager
 def hold_clock() -> Generator[None]:
-    """Hold the running loop's clock as `JumpingLoop.hold` does; under any other loop, do nothing."""
+    """Hold the running loop's clock as `VirtualClock.hold` does; under any other loop, do nothing."""
     loop = asyncio.get_running_loop()
-    with loop.hold() if isinstance(loop, JumpingLoop) else nullcontext():
+    with loop.hold() if isinstance(loop, VirtualClock) else nullcontext():
         yield
 
 
 def wall_time() -> float:
-    """Return the seconds since the epoch: by the running `JumpingLoop`, else by the real clock."""
+    """Return the seconds since the epoch: by the running `VirtualClock`, else by the real clock."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
         return time.time()
-    return loop.wall_time() if isinstance(loop, JumpingLoop) else time.time()
+    return loop.wall_time() if isinstance(loop, VirtualClock) else time.time()

@@ -163,9 +163,9 @@ STATUS = b"GET /api/v1/client/request-status/1 HTTP/1.1\r\nHost: here\r\n\r\n"
 def test_the_server_takes_requests_in_any_pieces(step: int) -> None:
     written = feed(POST + STATUS + POST + b"GET /elsewhere HTTP/1.1\r\n\r\n", step)
     assert written.count(b"HTTP/1.1 200 OK") == 3
-    assert [written.count(b'"request_id": "0000000%d"' % number) for number in (1, 2, 3)] == [1, 1, 0]
+    assert [written.count(b'"request_id": "0000000%d-' % number) for number in (1, 2, 3)] == [1, 1, 0]
     assert b'"status": "done"' in written
-    assert b'"http://here/result.png"' in written
+    assert b'"http://here/results/1/result.png?X-Amz-' in written
     assert written.endswith(b"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
 
 

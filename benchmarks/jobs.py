@@ -1,0 +1,109 @@
+"""Jobs from submit to the file in memory: what a child process of the throughput benchmark runs."""
+
+import asyncio
+import gc
+import importlib
+import socket
+import ssl
+import sys
+import time
+from contextlib import closing
+from statistics import quantiles
+from typing import Any, Final
+
+from attrs import asdict
+
+from benchmarks.answers import RESULT_BYTES, ROOT, SIGNED, name_job
+from benchmarks.meter import measure
+from benchmarks.subjects import Finish
+
+WARM_UP: Final = 4
+"""Jobs for each of those at once, before anything is measured: connections are open then, and what is prepared once is prepared."""
+PIPELINED: Final = 20
+"""Jobs whose requests the raw socket sends ahead of their answers."""
+
+
+def drive(  # noqa: PLR0913  each is a part of what is compared
+    *, subject: str, url: str, authority: str | None, jobs: int, at_once: int, loop: str, without: list[str]
+) -> dict[str, Any]:
+    """Bring jobs to their end with one subject: what it cost, and the latencies' 50th and 99th percentile, seconds.
+
+    ``loop`` is the package whose ``new_event_loop`` is used; ``without`` names packages that are taken as not installed.
+    """
+    for name in without:
+        sys.modules[name] = None  # type: ignore[assignment]  # pyright: ignore[reportArgumentType]  this is how an import is made to fail
+    with asyncio.Runner(loop_factory=importlib.import_module(loop).new_event_loop) as runner:
+        return runner.run(_drive(subject, url, authority, jobs, at_once))
+
+
+async def _drive(subject: str, url: str, authority: str | None, jobs: int, at_once: int) -> dict[str, Any]:
+    module = importlib.import_module(f"benchmarks.subjects.{subject}")
+    latencies: list[float] = []
+    async with module.open_jobs(url, at_once, trust(authority)) as finish:
+        await _finish_all(finish, WARM_UP * at_once, at_once, [])
+        gc.collect()
+        gc.freeze()  # for all alike: a full collection takes longer than all jobs at once
+        reading = await measure(_finish_all(finish, jobs, at_once, latencies))
+    assert len(latencies) == jobs
+    cuts = quantiles(latencies, n=100)
+    return {**asdict(reading), "p50": cuts[49], "p99": cuts[98]}
+
+
+async def _finish_all(finish: Finish, jobs: int, at_once: int, latencies: list[float]) -> None:
+    """Finish jobs, ``at_once`` at once, and note how long each took."""
+    numbers = iter(range(jobs))
+
+    async def work() -> None:
+        for number in numbers:
+            began = time.perf_counter()
+            size = await finish(number)
+            latencies.append(time.perf_counter() - began)
+            assert size == RESULT_BYTES
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(at_once):
+            group.create_task(work())
+
+
+def trust(authority: str | None) -> ssl.SSLContext | None:
+    """Make a context that trusts one authority; None for plain http."""
+    return None if authority is None else ssl.create_default_context(cadata=authority)
+
+
+def rate(*, url: str, authority: str | None, jobs: int) -> dict[str, float]:
+    """Measure the server alone, with a raw socket that sends the three requests of each job ahead of their answers."""
+    port = int(url.rpartition(":")[2])
+    host = b"Host: 127.0.0.1:%d\r\nAuthorization: Bearer benchmark\r\nAccept: application/json\r\n" % port
+    body, name = b'{"prompt": "a fox in snow", "model": "Flux1schnell", "width": 512, "height": 512}', name_job(1)
+    requests = (
+        f"POST {ROOT}txt2img HTTP/1.1\r\n".encode() + host + b"Content-Length: %d\r\n\r\n" % len(body) + body,
+        f"GET {ROOT}request-status/{name} HTTP/1.1\r\n".encode() + host + b"\r\n",
+        f"GET /results/{name}/result.png?{SIGNED} HTTP/1.1\r\n".encode() + host + b"\r\n",
+    )
+    context = trust(authority)
+    with closing(socket.create_connection(("127.0.0.1", port))) as plain:
+        connection = plain if context is None else context.wrap_socket(plain, server_hostname="127.0.0.1")
+        with connection, connection.makefile("rb") as answers:
+            sizes = [_ask(connection, answers, request) for request in requests]
+            bundle, answer_bytes = b"".join(requests) * PIPELINED, sum(sizes) * PIPELINED
+            began = time.perf_counter()
+            for _ in range(jobs // PIPELINED):
+                connection.sendall(bundle)
+                assert len(answers.read(answer_bytes)) == answer_bytes
+            seconds = time.perf_counter() - began
+    return {"jobs_per_second": jobs // PIPELINED * PIPELINED / seconds}
+
+
+def _ask(connection: socket.socket, answers: Any, request: bytes) -> int:
+    """Send one request, and give the bytes of its answer."""
+    connection.sendall(request)
+    line = answers.readline()
+    if b" 200 " not in line:
+        raise ConnectionError(f"The server refuses the raw sender: {line!r}.")
+    read, length = len(line), 0
+    while line != b"\r\n":
+        line = answers.readline()
+        read += len(line)
+        if line.startswith(b"Content-Length:"):
+            length = int(line.partition(b":")[2])
+    return read + len(answers.read(length))
