@@ -4,7 +4,6 @@ import asyncio
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Generator
 from decimal import Decimal
-from math import inf
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +13,7 @@ from dryapi_async.config import DEFAULT_TIMEOUT
 from dryapi_async.engine import Engine, deadline_after
 from dryapi_async.errors import ClientClosedError, ConfigurationError, DryAPIError, InputError, RequestTimeoutError, show_value
 from dryapi_async.io.trail import Trail, lose
+from dryapi_async.io.waits import until_done
 from dryapi_async.job import EngineSource, Job, check_poll
 from dryapi_async.operations.account import Model
 from dryapi_async.operations.base import InstantOperation, JobOperation, Operation
@@ -60,7 +60,7 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
         self._touched = False
         self._steps: dict[asyncio.Task[Any] | None, Coroutine[Any, Any, T_co]] = {}
         self._work: asyncio.Task[T_co] | None = None
-        self._trail = Trail()
+        self._trail = Trail(key="")
         self._finishers = 0
         self._cutoff: asyncio.TimerHandle | None = None
         self.__name__: str = operation.endpoint.slug
@@ -112,23 +112,19 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
         self._touched = True
         work, engine = await self._join(deadline)
         self._finishers += 1
-        time = asyncio.timeout_at(None if deadline == inf else deadline)
         try:
-            async with time:
-                return await asyncio.shield(work)
-        except TimeoutError:
-            if not time.expired():
-                raise
-            if work.done() and not work.cancelled():
-                return work.result()
-            raise self._late() from None
+            if not work.done():
+                await until_done(work, deadline)
+            if not work.done():
+                raise self._late()
+            if work.cancelled():
+                closed = ClientClosedError(f"The client was closed before {self.__name__} was sent: nothing was billed.")
+                raise self._trail.lost or closed
+            return work.result()
         except asyncio.CancelledError:
             if work.done() and not self._finishers - 1 and self._trail.may_be_billed:
                 # Its answer came in the same moment: it is on its way to nobody.
                 engine.adopt(work, job=isinstance(self, JobCall))
-            if work.cancelled() and not _is_cancelling():
-                closed = ClientClosedError(f"The client was closed before {self.__name__} was sent: nothing was billed.")
-                raise (self._trail.lost or closed) from None
             raise
         finally:
             self._finishers -= 1
@@ -211,8 +207,10 @@ def read_once(once: object, again: object, label: str) -> tuple[str, ...]:
     Raises:
         InputError: Nothing to know it by, or a state that can't be paid for again.
     """
-    shown = f"{show_value(once)} and {show_value(again)}"
+    if once is False and again == ():
+        return ()
     if not isinstance(once, bool) or not isinstance(again, Collection) or isinstance(again, str) or not set(again) <= set(AGAIN):  # pyright: ignore[reportUnknownArgumentType]  of whatever
+        shown = f"{show_value(once)} and {show_value(again)}"  # pyright: ignore[reportUnknownArgumentType]  of whatever
         raise InputError(f"once is True or False, again a tuple out of {AGAIN}, not {shown}.")
     if once and not label:
         raise InputError("once=True needs a label: your own word for the call, by which the journal knows it again.")
@@ -224,11 +222,6 @@ def _current_task() -> asyncio.Task[Any] | None:
         return asyncio.current_task()
     except RuntimeError:
         return None
-
-
-def _is_cancelling() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _read_price(body: object) -> Decimal:

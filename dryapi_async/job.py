@@ -141,17 +141,20 @@ class Job(Generic[R_co]):
         await self.wait(timeout=timeout, poll=poll)
         if self._known.state is JobState.ERROR:
             self._raise_failure()
+        work = self._operation.read_result(self.id, self._known, Doorway(self._engine))
+        if issubclass(self._operation.result_type, MediaResult):
+            # It is made of what is known: there is nothing to wait for until its file is fetched.
+            return cast("R_co", await work)
         time = asyncio.timeout_at(None if deadline == inf else deadline)
         try:
             async with time:
-                result = await self._operation.read_result(self.id, self._known, Doorway(self._engine))
+                result = await work
         except TimeoutError:
             if not time.expired():
                 raise
             raise self._late("is done, but its result didn't come", timeout, reads=0) from None
-        if not isinstance(result, MediaResult):
-            # Its words are in the caller's hands; there is no file to fetch.
-            engine.note(self.id, "saved")
+        # Its words are in the caller's hands; there is no file to fetch.
+        engine.note(self.id, "saved")
         return cast("R_co", result)
 
     async def wait(self, *, timeout: float | None = DEFAULT_TIMEOUT, poll: Poll = None) -> Update:

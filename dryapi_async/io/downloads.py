@@ -29,6 +29,7 @@ from dryapi_async.protocol.unpack import Unpacker, read_coding
 
 PIECE_BYTES: Final = 256 * 1024
 MOST_REDIRECTS: Final = 5
+_HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
 _FILE: Final = frozenset({200, 203, 206})
 """Answers that bring a file. Other successes, such as 204, bring none."""
 _PAGES: Final = frozenset({"text/html", "application/xhtml+xml", "application/json", "application/xml", "text/xml"})
@@ -156,9 +157,9 @@ class Downloads:
 
     async def _request(self, transfer: Transfer) -> aiohttp.ClientResponse:
         """Ask for the file, or for the rest of it, and follow redirects with the rules checked at each."""
-        headers = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
+        headers = _HEADERS
         if transfer.position and transfer.validator and transfer.coding is None:
-            headers |= {"Range": f"bytes={transfer.position}-", "If-Range": transfer.validator}
+            headers = headers | {"Range": f"bytes={transfer.position}-", "If-Range": transfer.validator}
         url = transfer.url or ""
         for _ in range(MOST_REDIRECTS + 1):
             url = check_link(url, self._http.rules)
@@ -176,7 +177,8 @@ class Downloads:
     async def _body(self, transfer: Transfer, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         """Read one answer's body from where the transfer stands."""
         skip = self._begin(transfer, response)
-        async for piece in self._unpack(response, transfer.coding):
+        plain = response.content.iter_chunked(PIECE_BYTES)
+        async for piece in plain if transfer.coding is None else self._unpack(plain, Unpacker(transfer.coding)):
             rest = piece[skip:] if skip else piece
             skip -= len(piece) - len(rest)
             if rest:
@@ -186,9 +188,10 @@ class Downloads:
                 if transfer.most is not None and transfer.position > transfer.most:
                     raise _too_long(transfer.link.request_id, transfer.position, transfer.most)
                 yield rest
-                self._exchange.tell(
-                    BytesReceived(request_id=transfer.link.request_id, bytes_received=transfer.position, bytes_total=transfer.total)
-                )
+                if self._exchange.tells:
+                    self._exchange.tell(
+                        BytesReceived(request_id=transfer.link.request_id, bytes_received=transfer.position, bytes_total=transfer.total)
+                    )
         if transfer.total is not None and transfer.position != transfer.total:
             raise aiohttp.ClientPayloadError(f"{transfer.position} of {transfer.total} bytes came")
         if not transfer.position and not transfer.link.is_text:
@@ -196,19 +199,15 @@ class Downloads:
                 f"The file of job {transfer.link.request_id} is empty (0 bytes): nothing is left on disk. Save it again later."
             )
 
-    async def _unpack(self, response: aiohttp.ClientResponse, coding: str | None) -> AsyncIterator[bytes]:
-        """Read a body in pieces, turned back where it is packed; that is done in a thread, a bounded piece at a time."""
-        unpacker = None if coding is None else Unpacker(coding)
-        async for piece in response.content.iter_chunked(PIECE_BYTES):
-            if unpacker is None:
-                yield piece
-                continue
+    async def _unpack(self, packed: AsyncIterator[bytes], unpacker: Unpacker) -> AsyncIterator[bytes]:
+        """Turn a packed body back in a thread, a bounded piece at a time."""
+        async for piece in packed:
             unpacked = await self._threads.start(unpacker.feed, piece)
             while unpacked:
                 yield unpacked
                 unpacked = await self._threads.start(unpacker.feed, b"")
-        if unpacker is not None and not unpacker.whole:
-            raise aiohttp.ClientPayloadError(f"the {coding} body ended early")
+        if not unpacker.whole:
+            raise aiohttp.ClientPayloadError("the packed body ended early")
 
     @staticmethod
     def _begin(transfer: Transfer, response: aiohttp.ClientResponse) -> int:

@@ -76,6 +76,11 @@ class Exchange:
         """What is transferred at once, submits and downloads: ``max_in_flight``."""
         return self.pacing.slots
 
+    @property
+    def tells(self) -> bool:
+        """Whether anybody listens to what is told."""
+        return self._on_event is not None
+
     def tell(self, event: Event) -> None:
         """Tell the user's hook; what it raises is logged and breaks nothing."""
         if self._on_event is None:

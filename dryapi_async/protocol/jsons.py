@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, Final
 
+_decode_text: Final = json.JSONDecoder().decode
 _encode_text: Final = json.JSONEncoder(allow_nan=False, separators=(",", ":"), ensure_ascii=False).encode
 
 
@@ -47,4 +48,14 @@ def decode_fast(content: bytes) -> Any:
         except ValueError:
             # It refuses what the standard library takes, such as NaN.
             pass
-    return json.loads(content)
+    return decode_plain(content)
+
+
+def decode_plain(content: bytes) -> Any:
+    """Decode an answer with the standard library.
+
+    Raises:
+        ValueError: It is no JSON.
+    """
+    # Without looking for other encodings, which takes as long as the decoding: JSON between systems is UTF-8 (RFC 8259, 8.1).
+    return _decode_text(content.decode().removeprefix("\ufeff"))

@@ -25,7 +25,7 @@ from dryapi_async.errors import (
     ValidationError,
     one_line,
 )
-from dryapi_async.protocol.jsons import decode_fast
+from dryapi_async.protocol.jsons import decode_fast, decode_plain
 from dryapi_async.protocol.links import mask
 from dryapi_async.protocol.status import excerpt, read_text, unwrap
 from dryapi_async.protocol.untyped import is_list, is_object
@@ -41,7 +41,7 @@ def decode_json(content: bytes, *, exact: bool = False, fast: bool = False, stat
         ResponseError: Empty, HTML, not UTF-8, nested too deep, or otherwise no JSON.
     """
     try:
-        body = json.loads(content, parse_float=Decimal) if exact else decode_fast(content) if fast else json.loads(content)
+        body = json.loads(content, parse_float=Decimal) if exact else decode_fast(content) if fast else decode_plain(content)
         if content.count(b"[") + content.count(b"{") > _DEEPEST:
             _check_depth(body)
     except (ValueError, ArithmeticError, RecursionError) as error:

@@ -117,7 +117,7 @@ def read_update(body: object, *, source: UpdateSource = "read") -> Update:
         )
     code, reason = _read_failure(job)
     return Update(
-        state=_WORDS.get(word.strip().lower().replace("-", "_"), JobState.PROCESSING),
+        state=_WORDS.get(word) or _WORDS.get(word.strip().lower().replace("-", "_"), JobState.PROCESSING),
         word=word,
         progress=_read_progress(job.get("progress")),
         preview=read_text(job.get("preview")),
@@ -172,7 +172,12 @@ def _read_result(value: object) -> str | None:
     return json.dumps(value)
 
 
+_FAILURE: Final = ("error", "error_code", "error_message", "error_reason")
+
+
 def _read_failure(job: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    if not any(map(job.get, _FAILURE)):
+        return None, None
     error = job.get("error")
     inner: Mapping[str, Any] = error if is_object(error) else {}
     code = read_text(job.get("error_code")) or read_text(inner.get("code"))

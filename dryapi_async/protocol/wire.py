@@ -103,11 +103,11 @@ def wire_fields(request: Request) -> dict[str, Any]:
     """Read a request's fields under the service's names; what is unset is left out unless the service wants it present."""
     cls = type(request)
     always = _always(cls)
-    return {name: value for name, value in _unstructure(cls)(request).items() if name in always or not _is_unset(value)}
-
-
-def _is_unset(value: object) -> bool:
-    return value is None or (is_sequence(value) and not value)
+    return {
+        name: value
+        for name, value in _unstructure(cls)(request).items()
+        if (value is not None and (not is_sequence(value) or value)) or name in always
+    }
 
 
 def encode(request: Request, *, webhook_url: str | None = None, key: str = "{key}") -> WireCall:

