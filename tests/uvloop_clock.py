@@ -98,4 +98,9 @@ class JumpingUvloop(VirtualClock, uvloop.Loop):  # type: ignore[misc]  # uvloop'
             if not timer.cancelled():
                 self._queued += 1
                 # As asyncio does it: the callback runs in the loop's next round, and may be cancelled until then.
-                super().call_soon(timer._run)
+                super().call_soon(_run_timer, timer)
+
+
+def _run_timer(timer: asyncio.TimerHandle) -> None:
+    if not timer.cancelled():
+        timer._run()
