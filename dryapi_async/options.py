@@ -69,6 +69,7 @@ def load_parts(settings: Settings) -> None:
 
     But for redis-py, which is imported only where a store is opened: that is the first call of a client with ``shared``.
     """
+    import_module("cattrs.gen")
     if settings.client_id is not None:
         import_module("dryapi_async.io.push")
     if settings.shared is not None:

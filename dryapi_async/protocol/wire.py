@@ -8,8 +8,6 @@ from typing import Any, ClassVar, Final, Protocol
 
 import attrs
 from attrs import field, frozen
-from cattrs import Converter
-from cattrs.gen import make_dict_unstructure_fn, override
 
 from dryapi_async.config import is_finite_number
 from dryapi_async.errors import InputError, show_value
@@ -76,6 +74,10 @@ class WireCall:
 @cache
 def _unstructure(cls: Any) -> Callable[[Any], Mapping[str, Any]]:
     """Prepare the way from a request to its wire fields: service's names, sources left as they are."""
+    # Imported with the first client (`options.load_parts`), not with the package: it takes a tenth of the package's own time.
+    from cattrs import Converter  # noqa: PLC0415
+    from cattrs.gen import make_dict_unstructure_fn, override  # noqa: PLC0415
+
     converter = Converter()
     renamed = {
         one.name: override(rename=one.metadata.get(WIRE_NAME), unstruct_hook=_leave if FILE_KIND in one.metadata else None)
