@@ -6,7 +6,7 @@ import os
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Final, Self
 
@@ -30,7 +30,7 @@ from examples.fastapi_app.uploads import receive
 BEAT_SECONDS: Final = 2.0
 """So often a worker says which photos it has in hand, and looks for those that nobody has."""
 HELD_SECONDS: Final = 10.0
-"""A worker that hasn't said so for this long is taken for dead."""
+"""A worker that hasn't said so for this long is taken for dead, unless PHOTO_HELD_SECONDS says otherwise."""
 LOOK_SECONDS: Final = 0.25
 QUIET_SECONDS: Final = 15.0
 UNKNOWN: Final = (
@@ -43,9 +43,10 @@ _log = logging.getLogger(__name__)
 class Studio:
     """Photos in the hands of one worker, in a folder and a table that all workers share."""
 
-    def __init__(self, client: Client, folder: Path, *, model: str, most_bytes: int) -> None:
+    def __init__(self, client: Client, folder: Path, *, model: str, most_bytes: int, held_seconds: float = HELD_SECONDS) -> None:
         self.client = client
         self.most_bytes = most_bytes
+        self._held_seconds = held_seconds
         self._folder = folder
         self._model = model
         self._table = Table(folder / "photos.db")
@@ -65,8 +66,13 @@ class Studio:
             webhook_url=public and f"{public}/hook/{{key}}",
             shared=os.environ.get("REDIS_URL") or None,  # limits kept together, webhooks handed on; right without it, too
         )
-        most_bytes = int(os.environ.get("PHOTO_MOST_BYTES", str(10 * 2**20)))
-        return cls(client, folder, model=os.environ.get("PHOTO_MODEL", "QwenImageEdit_Plus_NF4"), most_bytes=most_bytes)
+        return cls(
+            client,
+            folder,
+            model=os.environ.get("PHOTO_MODEL", "QwenImageEdit_Plus_NF4"),
+            most_bytes=int(os.environ.get("PHOTO_MOST_BYTES", str(10 * 2**20))),
+            held_seconds=float(os.environ.get("PHOTO_HELD_SECONDS", str(HELD_SECONDS))),
+        )
 
     async def __aenter__(self) -> Self:
         await self._open.enter_async_context(self.client)
@@ -83,8 +89,9 @@ class Studio:
     def _sweep_uploads(self) -> None:
         """Remove what was half received when a worker died."""
         for part in self._folder.glob("photos/*.part"):
-            if time.time() - part.stat().st_mtime > 3600:  # noqa: PLR2004  an hour
-                part.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # another worker has just received it whole
+                if time.time() - part.stat().st_mtime > 3600:  # noqa: PLR2004  an hour
+                    part.unlink()
 
     async def receive(self, prompt: str, chunks: AsyncIterable[bytes]) -> Photo:
         """Take a photo in: from the socket to the disk, piece by piece.
@@ -132,8 +139,8 @@ class Studio:
         while True:
             self._beat.clear()
             try:
-                await self._table.hold(self._bringing, HELD_SECONDS)
-                for photo in await self._table.take(HELD_SECONDS):
+                await self._table.hold(self._bringing, self._held_seconds)
+                for photo in await self._table.take(self._held_seconds):
                     if photo.id not in self._bringing:
                         self._bringing[photo.id] = asyncio.create_task(self._bring(photo))
             except Exception:  # noqa: BLE001  whatever it is (a full disk), the next beat may do better

@@ -1,6 +1,7 @@
 """The table of photos: one sqlite file that all workers share, used in a thread of its own."""
 
 import asyncio
+import fcntl
 import sqlite3
 import time
 from collections.abc import Callable, Collection
@@ -57,9 +58,12 @@ class Table:
 
     def _connect(self) -> None:
         self._db = sqlite3.connect(self._path, timeout=10, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
-        self._db.executescript(_SCHEMA)
+        # Workers start at once, and sqlite gives up in place of waiting where two of them switch a new file to WAL.
+        with self._path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.executescript(_SCHEMA)
 
     async def close(self) -> None:
         """Close the file."""

@@ -8,6 +8,8 @@ import aiofiles
 
 _KINDS: Final = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png", b"GIF8": "image/gif", b"BM": "image/bmp"}
 _HEAD_BYTES: Final = 12
+_HEARD_OUT: Final = 4
+"""Times the limit: what is too large is read so far, and not kept. Who is cut off while sending mostly doesn't get the answer."""
 
 
 class RefusedError(Exception):
@@ -30,9 +32,12 @@ async def receive(chunks: AsyncIterable[bytes], target: Path, *, most_bytes: int
             async for chunk in chunks:
                 size += len(chunk)
                 head = (head + chunk[:_HEAD_BYTES])[:_HEAD_BYTES]
-                if size > most_bytes:
-                    raise RefusedError(413, f"The photo is too large: at most {most_bytes / 2**20:.3g} MiB.")
-                await file.write(chunk)
+                if size <= most_bytes:
+                    await file.write(chunk)
+                elif size > _HEARD_OUT * most_bytes:
+                    break
+        if size > most_bytes:
+            raise RefusedError(413, f"The photo is too large: at most {most_bytes / 2**20:.3g} MiB.")
         if (kind := kind_of(head)) is None:
             raise RefusedError(415, "That is no JPEG, PNG, WebP, GIF or BMP.")
         part.rename(target)

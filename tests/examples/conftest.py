@@ -5,22 +5,24 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 from urllib.request import urlopen
 
 import aiohttp
 import pytest
+from attrs import frozen
 
 from dryapi_async.simulator import Simulator
 
 from ..conftest import REPOSITORY, make_sim
+from ..shared.servers import free_port
 from ..sheet.conftest import FLAGS, Page
 
 JPEG_HEAD = b"\xff\xd8\xff\xe0\x00\x10JFIF"
@@ -29,48 +31,71 @@ END_SECONDS = 60.0
 
 
 @pytest.fixture(autouse=True)
-def _asked_for() -> None:
-    if not os.environ.get("DRYAPI_WEB_EXAMPLES"):
-        pytest.skip("the web examples take minutes: set DRYAPI_WEB_EXAMPLES=1")
-    pytest.importorskip("fastapi")
-    pytest.importorskip("uvicorn")
+def _own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the machine's own settings of the examples out of the tests."""
+    for name in list(os.environ):
+        if name == "REDIS_URL" or name.startswith("PHOTO_"):
+            monkeypatch.delenv(name)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
+@frozen(eq=False)
+class Serving:
+    """A server in a process of its own, and what it says."""
+
+    process: subprocess.Popen[bytes]
+    output: IO[bytes]
+
+    def read(self) -> str:
+        """Give all that it said, and its workers too."""
+        self.output.seek(0)
+        return self.output.read().decode(errors="replace")
+
+    def wait_for(self, port: int) -> None:
+        """Wait until it answers."""
+        end = time.monotonic() + END_SECONDS
+        while True:
+            status = self.process.poll()
+            assert status is None, f"the server ended with status {status}, and said:\n{self.read()}"
+            try:
+                with urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
+                    assert answer.status == 200
+                    return
+            except OSError:
+                assert time.monotonic() < end, f"the server doesn't answer; it said:\n{self.read()}"
+                time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Stop it as Ctrl-C does, and all that it started."""
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(END_SECONDS)
+        finally:
+            if self.process.poll() is None:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()
 
 
 @contextmanager
-def running(*command: str, port: int, environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server in a process of its own, from when it answers; it ends with the block, and all that it started."""
-    process = subprocess.Popen(
-        (sys.executable, *command), cwd=REPOSITORY, env={**os.environ, **(environment or {})}, start_new_session=True
-    )
-    try:
-        wait_for(port, process)
-        yield process
-    finally:
-        process.send_signal(signal.SIGINT)
+def running(*command: str, port: int, environment: dict[str, str] | None = None) -> Iterator[Serving]:
+    """Run a server in a process of its own, from when it answers; it ends with the block. What it said is shown with a test that fails."""
+    with TemporaryFile() as output:
+        process = subprocess.Popen(
+            (sys.executable, *command),
+            cwd=REPOSITORY,
+            env={**os.environ, **(environment or {})},
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+        serving = Serving(process, output)
         try:
-            process.wait(END_SECONDS)
+            serving.wait_for(port)
+            yield serving
         finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-
-
-def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + END_SECONDS
-    while True:
-        assert process.poll() is None, "the server ended"
-        try:
-            with urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
-                assert answer.status == 200
-                return
-        except OSError:
-            assert time.monotonic() < end, "the server doesn't answer"
-            time.sleep(0.05)
+            try:
+                serving.stop()
+            finally:
+                sys.stderr.write(serving.read())
 
 
 def point_to(sim: Simulator, folder: Path, port: int, *, push: bool = True, **more: str) -> dict[str, str]:
@@ -112,14 +137,20 @@ async def fastapi_workers(
     async with make_sim(**{"result_size": 20_000, **options}) as sim:
         port = free_port()
         with_service = {**point_to(sim, folder, port, push=push), **environment}
-        serving = running(*uvicorn_command(port, workers), port=port, environment=with_service)
-        process = await asyncio.to_thread(serving.__enter__)
-        try:
-            async with visiting(port) as visitor:
-                yield sim, visitor, process.pid
-        finally:
-            # In a thread: what the workers still ask of the service at their end must be answered by this loop.
-            await asyncio.to_thread(serving.__exit__, None, None, None)
+        serving_it = running_beside(*uvicorn_command(port, workers), port=port, environment=with_service)
+        async with serving_it as serving, visiting(port) as visitor:
+            yield sim, visitor, serving.process.pid
+
+
+@asynccontextmanager
+async def running_beside(*command: str, port: int, environment: dict[str, str]) -> AsyncIterator[Serving]:
+    """Run a server that asks this loop: it starts and ends while the loop goes on."""
+    serving = running(*command, port=port, environment=environment)
+    running_server = await asyncio.to_thread(serving.__enter__)
+    try:
+        yield running_server
+    finally:
+        await asyncio.to_thread(serving.__exit__, None, None, None)
 
 
 @asynccontextmanager
@@ -151,7 +182,7 @@ class Visitor:
                         assert answer.content_type == "text/event-stream"
                         async for line in answer.content:
                             if line.startswith(b"data: "):
-                                news.append(json.loads(line[6:]))  # noqa: PERF401  what came before a cut was seen
+                                news.append({**json.loads(line[6:]), "heard_at": time.monotonic()})  # noqa: PERF401  what came before a cut was seen
                 except (aiohttp.ClientError, ConnectionError):
                     await asyncio.sleep(0.2)
                 if news and news[-1]["state"] in {"done", "failed", "unknown"}:
@@ -161,6 +192,26 @@ class Visitor:
         async with self.session.get(f"/photos/{photo_id}/{what}") as answer:
             assert answer.status == 200, await answer.text()
             return await answer.read()
+
+
+def make_photo(name: str) -> bytes:
+    return JPEG_HEAD + name.encode() * 1000
+
+
+async def redraw(visitor: Visitor, name: str) -> tuple[str, str, str]:
+    """Send one photo, again where the worker died over it, and follow it; give its prompt, id and last state."""
+    attempt = 0
+    while True:
+        attempt += 1
+        prompt = f"{name}, attempt {attempt}"
+        try:
+            status, photo = await visitor.send(prompt, make_photo(name))
+        except (aiohttp.ClientError, ConnectionError):
+            await asyncio.sleep(0.2)
+            continue
+        assert status == 201, photo
+        news = await visitor.follow(photo["id"])
+        return prompt, photo["id"], news[-1]["state"]
 
 
 def result_of(sim: Simulator, prompt: str) -> bytes:

@@ -17,10 +17,13 @@ SHOTS = os.environ.get("PHOTO_SHOTS")
 """A folder for screenshots, for who wants to look at them."""
 
 
-@pytest.fixture(params=["fastapi_app", "aiohttp_app"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    port = free_port()
-    command = ("-m", f"examples.{request.param}", "--port", str(port), "--folder", str(tmp_path / "data"), "--speed", "0.8")
+@pytest.fixture(scope="module", params=["fastapi_app", "aiohttp_app"])
+def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if request.param == "fastapi_app":
+        pytest.importorskip("fastapi", reason="FastAPI isn't installed")
+        pytest.importorskip("uvicorn", reason="uvicorn isn't installed")
+    port, folder = free_port(), tmp_path_factory.mktemp("data")
+    command = ("-m", f"examples.{request.param}", "--port", str(port), "--folder", str(folder), "--speed", "0.8")
     with running(*command, port=port):
         yield f"http://127.0.0.1:{port}"
 

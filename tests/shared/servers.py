@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import random
 import shutil
 import socket
 import subprocess
@@ -13,23 +15,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import define
 
 REPOSITORY = Path(__file__).parents[2]
 PASSWORD = "a-password-nobody-may-see"
+
+
+def free_port() -> int:
+    """Find a free port below those that the system gives to outgoing connections: nobody takes it before, or between, a server's starts."""
+    while True:
+        port = random.randrange(20_000, 32_000)  # noqa: S311  no secret
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 class RedisServer:
     """One redis-server, which can be stopped and started again; it keeps nothing on disk."""
 
     def __init__(self, folder: Path) -> None:
+        pytest.importorskip("redis", reason="redis-py isn't installed")
         program = shutil.which("redis-server")
         if program is None:
             pytest.skip("redis-server isn't installed (apt-get install redis-server)")
         self._program = program
         self._folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port: int = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -108,6 +118,57 @@ async def kill_connections(server: RedisServer, *, every: float = 0.4) -> None:
             await asyncio.to_thread(server.ask, "CLIENT", "KILL", "TYPE", "normal")
 
 
+@define
+class Loss:
+    """A way to a Redis that takes commands there, and cuts the connection in place of a script's answer, so many times."""
+
+    left: int
+    port: int = 0
+    lost: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"redis://:{PASSWORD}@127.0.0.1:{self.port}/0"
+
+
+@asynccontextmanager
+async def losing_answers(server: RedisServer, *, times: int) -> AsyncIterator[Loss]:
+    """Serve such a way."""
+    loss = Loss(times)
+
+    serving = set[asyncio.Task[None]]()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if task := asyncio.current_task():
+            serving.add(task)
+        answers, commands = await asyncio.open_connection("127.0.0.1", server.port)
+        script = False
+
+        async def bring() -> None:
+            nonlocal script
+            while part := await reader.read(65536):
+                script = b"EVALSHA" in part
+                commands.write(part)
+            commands.close()
+
+        bringing = asyncio.create_task(bring())
+        with suppress(OSError):
+            while part := await answers.read(65536):
+                if script and loss.left and not part.startswith(b"-NOSCRIPT"):
+                    loss.left, loss.lost = loss.left - 1, loss.lost + 1
+                    break
+                writer.write(part)
+        bringing.cancel()
+        for end in (writer, commands):
+            end.transport.abort()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    loss.port = listening.sockets[0].getsockname()[1]
+    async with listening:
+        yield loss
+    await asyncio.gather(*serving)
+
+
 class Worker:
     """A process that runs a task of ``worker.py``, and says what came of it in one line of JSON."""
 
@@ -134,7 +195,11 @@ async def workers(count: int, task: str, **work: Any) -> AsyncIterator[list[Work
             words = json.dumps({**work, "number": number})
             program = str(Path(__file__).with_name("worker.py"))
             process = await asyncio.create_subprocess_exec(
-                sys.executable, program, task, words, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, limit=1 << 24
+                *(sys.executable, program, task, words),
+                env={**os.environ, "PYTHONPATH": str(REPOSITORY)},  # this tree, whichever is installed
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                limit=1 << 24,
             )
             running.append(Worker(process))
         for worker in running:

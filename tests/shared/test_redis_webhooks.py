@@ -17,7 +17,7 @@ from dryapi_async.simulator import Simulator
 from dryapi_async.testing import WebhookSigner
 
 from ..conftest import FOX, REPOSITORY, seen
-from .servers import PASSWORD, RedisServer, kill_connections, redis_server, workers
+from .servers import PASSWORD, RedisServer, kill_connections, losing_answers, redis_server, workers
 
 pytestmark = [pytest.mark.processes, pytest.mark.anyio]
 SECRET = "whsec_simulator"
@@ -87,6 +87,24 @@ async def test_p16_a_repeat_that_lands_elsewhere_is_known_as_one(sim: Simulator,
         # Another delivery of the same news.
         assert (await other.deliver(*completed("a-job"))).duplicate
         assert not (await other.deliver(*completed("another-job"))).duplicate
+
+
+async def test_p16_news_whose_publishing_was_repeated_is_told_once(server: RedisServer) -> None:
+    async with losing_answers(server, times=2) as way:
+        store = RedisState(way.url).open()
+        try:
+            bus = store.bus("account")
+            # redis-py sends the script again, since it can't know that it ran.
+            assert await bus.publish(b"first", names=["a", "b"])
+            assert way.lost == 2
+            assert not await bus.publish(b"a repeat", names=["b"])
+            assert await bus.publish(b"other news", names=["c"])
+            news = bus.listen()
+            assert [await anext(news), await anext(news)] == [b"first", b"other news"]
+            await news.aclose()
+        finally:
+            await store.aclose()
+    assert server.ask("XLEN", "dryapi:{account}:news") == b":2\r\n"
 
 
 async def test_p16_one_that_came_before_the_process_began_is_heard(sim: Simulator, server: RedisServer) -> None:
