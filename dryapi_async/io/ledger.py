@@ -1,19 +1,18 @@
 """The journal's file: sqlite in WAL mode, and a lock file for each owner. Everything here blocks."""
 
-import os
 import re
 import sqlite3
-import stat
 import threading
 import time
 from collections.abc import Collection, Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from attrs import evolve, frozen
 
 from dryapi_async.errors import AlreadySubmittedError, JournalError
+from dryapi_async.io.ledger_file import close_to_others, identify, make_file, switch_to_wal
 from dryapi_async.io.owners import OwnerLock, is_alive
 
 VERSION: Final = 1
@@ -139,8 +138,8 @@ class Ledger:
         with self.in_use, self._explained():
             if self._db is not None:
                 return
-            _make_file(self.path)
-            self._inode = _identify(self.path)
+            make_file(self.path)
+            self._inode = identify(self.path)
             # Lock files lie beside the file itself: it may have several names.
             self._place = self.path.resolve()
             self._db = sqlite3.connect(self.path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False)
@@ -156,7 +155,7 @@ class Ledger:
     def _prepare(self, db: sqlite3.Connection) -> None:
         # Before anything is changed: it may be somebody else's.
         self._is_new(db)
-        (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
+        mode = switch_to_wal(db, self._busy_seconds)
         if mode != "wal":
             raise JournalError(f"Journal {self.path} can't be in WAL mode here ({mode}): put it on a local disk.")
         db.execute("PRAGMA synchronous = FULL")
@@ -166,7 +165,7 @@ class Ledger:
                 db.execute(statement)
             db.execute(_LABELS)
         for name in ("", "-wal", "-shm"):
-            _close_to_others(Path(f"{self._place}{name}"))
+            close_to_others(Path(f"{self._place}{name}"))
 
     def _is_new(self, db: sqlite3.Connection) -> bool:
         # In this order: another process may make the tables and the version, in one step, in between.
@@ -212,7 +211,7 @@ class Ledger:
             self.open()
             assert self._db is not None  # noqa: S101  for the type checker
             with self._explained():
-                if _identify(self.path) != self._inode:
+                if identify(self.path) != self._inode:
                     # What is written now would be gone with the old file.
                     raise JournalError(f"Journal {self.path} was removed or replaced while it was open: close the client, make a new one.")
                 yield self._db
@@ -362,31 +361,3 @@ class Ledger:
             self._lock.forget()
             self._lock = None
         self.close()
-
-
-def _make_file(path: Path) -> None:
-    if path.is_dir():
-        raise JournalError(f"Journal {path} is a directory: give the path of a file, such as {path / 'jobs.db'}.")
-    if not path.parent.is_dir():
-        raise JournalError(f"Journal {path}: the folder {path.parent} doesn't exist. Make it first.")
-    if path.exists() and not path.is_file():
-        raise JournalError(f"Journal {path} is no regular file: choose another.")
-    with suppress(FileExistsError):
-        # Only a new one: closing a file takes away all locks on it that this process has, sqlite's too.
-        fd = os.open(path.resolve(), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        # The umask may have taken the owner's own rights.
-        os.fchmod(fd, 0o600)
-        os.close(fd)
-
-
-def _identify(file: Path) -> tuple[int, int] | None:
-    with suppress(FileNotFoundError):
-        found = file.stat()
-        return found.st_dev, found.st_ino
-    return None
-
-
-def _close_to_others(file: Path) -> None:
-    with suppress(FileNotFoundError, PermissionError):
-        if (mode := stat.S_IMODE(file.stat().st_mode)) & 0o077:
-            file.chmod(mode & ~0o077)
