@@ -27,6 +27,7 @@ FOX = "prompt='a fox in snow', model='Flux1schnell', width=512, height=512, step
 EDIT = "prompt='at night', model='QwenImageEdit_Plus_NF4', steps=20, seed=7, image={png!r}"
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("call", "options"),
     [

@@ -10,6 +10,7 @@ from benchmarks import batch
 from ..conftest import REPOSITORY
 
 
+@pytest.mark.processes
 def test_a_smoke_run_counts_every_outcome() -> None:
     command = [sys.executable, "-m", "benchmarks", "batch", "--smoke"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)

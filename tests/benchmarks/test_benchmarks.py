@@ -25,6 +25,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("name", "said"),
     [

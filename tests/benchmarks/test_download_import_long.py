@@ -13,6 +13,7 @@ from benchmarks.processes import ChildError, run_child, start_server
 HOME = Path(__file__).parents[2]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("name", "said"),
     [

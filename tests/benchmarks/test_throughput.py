@@ -24,6 +24,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.mark.processes
 def test_a_smoke_run_works_and_writes_no_file() -> None:
     before = report.RESULTS.read_bytes()
     command = [sys.executable, "-m", "benchmarks", "throughput", "--smoke"]

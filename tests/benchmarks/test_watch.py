@@ -140,6 +140,7 @@ def test_without_matplotlib_there_is_no_plot_and_no_error(tmp_path: Path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.processes
 def test_a_smoke_run_works_and_writes_no_file() -> None:
     before = {path: path.read_bytes() for path in (report.RESULTS, report.RESULTS.with_name(watch.PLOT)) if path.exists()}
     command = [sys.executable, "-m", "benchmarks", "watch", "--smoke"]
