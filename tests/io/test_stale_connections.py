@@ -15,8 +15,9 @@ from dryapi_async.simulator import Fault, Simulator
 from ..conftest import FOX, make_client, make_sim, seen
 
 LANES, SUBMITS = 40, 5
-SCALE = 0.1
-"""Seconds here for a second in the promise: 0.4 for the 4 that our connections are kept, 0.6 for a server's 6, idle for 0.01-0.8."""
+SCALE = 0.3
+"""Seconds here for a second in the promise: 1.2 for the 4 that our connections are kept, 1.8 for a server's 6, idle for 0.03-2.4. With a
+tenth, a machine that had no time for 0.1 s broke it."""
 FLIGHT_SECONDS = 0.05
 """From here to the server: as long as a close is on its way, a request can meet it."""
 

@@ -55,7 +55,9 @@ async def test_p24_what_would_fail_for_all_ends_it(sim: Simulator, client: Clien
     assert len(errors(rest)) <= 4
     assert batch.stopped_by in rest
     assert len([outcome for outcome in rest if outcome.error is None]) + 10 == sim.jobs_billed, "what was paid for is handed over"
-    assert (workers(), len(seen(sim, "txt2img"))) == (0, sim.jobs_billed + len(errors(rest)))
+    assert workers() == 0
+    # A day's limit that one was told of ends others before they are sent.
+    assert sim.jobs_billed < len(seen(sim, "txt2img")) <= sim.jobs_billed + len(errors(rest))
 
 
 async def test_p24_what_fails_for_one_ends_nothing(sim: Simulator, client: Client) -> None:
