@@ -63,7 +63,7 @@ async def ear(talk: Talk) -> AsyncIterator[Listener]:
 
 
 async def test_a_job_is_told_from_start_to_end() -> None:
-    async with Simulator(seed=1, duration=0.3) as sim, open_talk(sim) as talk, talk.session.ws_connect(url_of(sim)) as socket:
+    async with Simulator(seed=1, duration=2.0) as sim, open_talk(sim) as talk, talk.session.ws_connect(url_of(sim)) as socket:
         ear = Listener(talk, socket)
         await ear.subscribe()
         request_id = await talk.submit()
