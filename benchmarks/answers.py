@@ -173,3 +173,17 @@ def _fill(which: str, origin: str, request_id: str) -> bytes:
 @cache
 def _prepare(which: str, origin: str) -> bytes:
     return json.dumps(_PREPARED[which]).replace(_ORIGIN, origin).encode()
+
+
+def read_answer(answers: Any) -> int:
+    """Read one answer, throw it away, and give its bytes."""
+    line = answers.readline()
+    if b" 200 " not in line:
+        raise ConnectionError(f"The server refuses the raw sender: {line!r}.")
+    read, length = len(line), 0
+    while line != b"\r\n":
+        line = answers.readline()
+        read += len(line)
+        if line.startswith(b"Content-Length:"):
+            length = int(line.partition(b":")[2])
+    return read + len(answers.read(length))

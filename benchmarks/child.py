@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from attrs import asdict
 
+from benchmarks.answers import ROOT, read_answer
 from benchmarks.machine import CLIENT_CORE, pin
 from benchmarks.meter import measure
-from benchmarks.server import ROOT
 from benchmarks.subjects import Upload
 
 PIPELINED: Final = 100
@@ -89,30 +89,16 @@ def rate(*, port: int, body_bytes: int, bodies: int, requests: int) -> dict[str,
         for _ in range(bodies):
             connection.sendall(head)
             connection.sendall(body)
-            _read_answer(answers)
+            read_answer(answers)
         body_seconds = time.perf_counter() - began
         connection.sendall(small)
-        answer_bytes = sum(_read_answer(answers) for _ in range(PIPELINED))
+        answer_bytes = sum(read_answer(answers) for _ in range(PIPELINED))
         began = time.perf_counter()
         for _ in range(requests // PIPELINED):
             connection.sendall(small)
             answers.read(answer_bytes)
         small_seconds = time.perf_counter() - began
     return {"mib_per_second": bodies * body_bytes / 2**20 / body_seconds, "requests_per_second": requests / small_seconds}
-
-
-def _read_answer(answers: Any) -> int:
-    """Read one answer, throw it away, and give its bytes."""
-    line = answers.readline()
-    if b" 200 " not in line:
-        raise ConnectionError(f"The server refuses the raw sender: {line!r}.")
-    read, length = len(line), 0
-    while line != b"\r\n":
-        line = answers.readline()
-        read += len(line)
-        if line.startswith(b"Content-Length:"):
-            length = int(line.partition(b":")[2])
-    return read + len(answers.read(length))
 
 
 TASKS: Final[dict[str, Callable[..., dict[str, Any]]]] = {"upload": upload, "idle": idle, "rate": rate}

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from attrs import asdict
 
-from benchmarks.answers import RESULT_BYTES, ROOT, SIGNED, name_job
+from benchmarks.answers import RESULT_BYTES, ROOT, SIGNED, name_job, read_answer
 from benchmarks.meter import measure
 from benchmarks.subjects import Finish
 
@@ -97,13 +97,4 @@ def rate(*, url: str, authority: str | None, jobs: int) -> dict[str, float]:
 def _ask(connection: socket.socket, answers: Any, request: bytes) -> int:
     """Send one request, and give the bytes of its answer."""
     connection.sendall(request)
-    line = answers.readline()
-    if b" 200 " not in line:
-        raise ConnectionError(f"The server refuses the raw sender: {line!r}.")
-    read, length = len(line), 0
-    while line != b"\r\n":
-        line = answers.readline()
-        read += len(line)
-        if line.startswith(b"Content-Length:"):
-            length = int(line.partition(b":")[2])
-    return read + len(answers.read(length))
+    return read_answer(answers)

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Final, cast
 
-from benchmarks.answers import ROOT as ROOT  # noqa: PLC0414  children know it by this module
 from benchmarks.answers import answer, name_job, write
 from benchmarks.machine import SERVER_CORE, pin
 

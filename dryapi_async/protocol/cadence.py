@@ -26,9 +26,13 @@ KNOWN_ENDS: Final = 8
 REMEMBERED: Final = 20
 """About so many ends make the mean: a kind that became faster or slower is noticed within as many."""
 DAY_SHARE: Final = 0.06
-"""How long a job may sit finished for the sake of a day's budget, as a share of the gap between reads spread over the rest of the day."""
+"""How long a job may sit finished for the sake of a day's budget, as a share of the gap between reads spread over what is ahead."""
 DAY_FREE: Final = 0.2
 """The part of a day's budget that is spent before sparing is in full force: one job alone is read as if there were no day's limit."""
+DAY_AHEAD: Final = 9 * 3600.0
+"""Seconds: late in the day sparing looks as far ahead all the same, or a hundred jobs in its last hours would use up all the reads..."""
+MOST_AHEAD: Final = 6.0
+"""...but no more than so many times what is left of the day: its last reads may be used."""
 LONGEST_SPARED: Final = 120.0
 """Seconds: the most that sparing a day's budget makes of an interval, so that no wait stalls."""
 SILENCE: Final = 30.0
@@ -134,7 +138,8 @@ def spared(budget: Budget) -> float:
     if budget.day_limit == inf:
         return 0.0
     used = max(1 - max(budget.day_left, 0.0) / budget.day_limit, 0.0)
-    gap = budget.day_seconds / max(budget.day_left, 1.0)
+    ahead = max(budget.day_seconds, min(DAY_AHEAD, MOST_AHEAD * budget.day_seconds))
+    gap = ahead / max(budget.day_left, 1.0)
     return min(gap * DAY_SHARE * min(used / DAY_FREE, 1.0), LONGEST_SPARED)
 
 

@@ -31,6 +31,9 @@ def anyio_backend() -> str:
     [
         ("upload", "the SHA-256 of each of 8 files that the server got is the file's on disk"),
         ("in-flight", "It works: 200 jobs"),
+        ("download", "It works over plain http: 8 downloads of 1 MiB to disk, 4 at once, each whole."),
+        ("import", "It works: bare Python "),
+        ("long-run", "It works: 200 jobs submitted, waited for and saved; left behind: nothing."),
     ],
 )
 def test_a_smoke_run_works_and_writes_no_file(name: str, said: str) -> None:

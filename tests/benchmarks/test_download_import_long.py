@@ -1,34 +1,14 @@
 """That downloads, imports and the long run are measured, and that the instrument sees what it is for."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks import download, imports, long_run, report
+from benchmarks import download, imports, long_run
 from benchmarks.files import start_storage
 from benchmarks.processes import ChildError, run_child, start_server
 
 HOME = Path(__file__).parents[2]
-
-
-@pytest.mark.processes
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("download", "It works over plain http: 8 downloads of 1 MiB to disk, 4 at once, each whole."),
-        ("import", "It works: bare Python "),
-        ("long-run", "It works: 200 jobs submitted, waited for and saved; left behind: nothing."),
-    ],
-)
-def test_a_smoke_run_works_and_writes_no_file(name: str, said: str) -> None:
-    before = report.RESULTS.read_bytes() if report.RESULTS.exists() else None
-    command = [sys.executable, "-m", "benchmarks", name, "--smoke"]
-    done = subprocess.run(command, cwd=HOME, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    assert said in done.stdout
-    assert (report.RESULTS.read_bytes() if report.RESULTS.exists() else None) == before
 
 
 def test_a_download_that_is_another_file_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from dryapi_async.simulator import Simulator
 
 from ..conftest import REPOSITORY, make_sim
 from ..shared.servers import free_port
-from ..sheet.conftest import FLAGS, Page
+from ..sheet.conftest import Page, open_browser
 
 JPEG_HEAD = b"\xff\xd8\xff\xe0\x00\x10JFIF"
 END_SECONDS = 60.0
@@ -229,21 +228,5 @@ def children_of(pid: int) -> list[int]:
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    """Start a browser as for the contact sheet, but that it may look at this machine's own servers."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="Chromium is driven by selenium, which isn't installed")
-    from selenium.webdriver.chrome.service import Service  # noqa: PLC0415  after the line that skips
-
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (chromium and driver):
-        pytest.skip("Chromium isn't installed: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(f"--{flag}, EXCLUDE 127.0.0.1" if flag.startswith("host-resolver-rules") else f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = Service(driver, log_output=subprocess.DEVNULL, env={**os.environ, "SE_OFFLINE": "true"})
-    running_browser = webdriver.Chrome(options=options, service=service)
-    try:
-        yield Page(running_browser)
-    finally:
-        running_browser.quit()
+    with open_browser(tmp_path_factory.mktemp("profile"), own_servers=True) as page:
+        yield page

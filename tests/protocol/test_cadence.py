@@ -128,7 +128,9 @@ def test_a_day_is_spared_as_it_is_used_up_and_never_stalls_a_wait() -> None:
     assert fresh[0] == 0
     assert all(sooner <= later for sooner, later in pairwise(fresh))
     assert fresh[-1] == LONGEST_SPARED
-    assert spared(Budget(day_limit=200, day_left=100, day_seconds=600)) < SHORTEST, "what is left at the end of the day may be used"
+    assert spared(Budget(day_limit=200, day_left=100, day_seconds=60)) < SHORTEST, "what is left at the end of the day may be used"
+    evening, noon = (spared(Budget(day_limit=200, day_left=100, day_seconds=hours * 3600)) for hours in (2, 9))
+    assert evening == noon, "a day's jobs may all come in its last hours"
 
 
 @pytest.mark.parametrize("middle", [3.0, 20.0, 60.0])

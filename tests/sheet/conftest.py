@@ -8,6 +8,7 @@ import subprocess
 import time
 import wave
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +104,9 @@ class Page:
         return [one["message"] for one in self.driver.get_log("browser")]
 
 
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+@contextmanager
+def open_browser(profile: Path, *, own_servers: bool) -> Iterator[Page]:
+    """Start Chromium, which finds no other machine; with ``own_servers`` it may look at those of this one."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="Chromium is driven by selenium, which isn't installed")
     from selenium.webdriver.chrome.service import Service  # noqa: PLC0415  after the line that skips
 
@@ -113,8 +115,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
         pytest.skip("Chromium isn't installed: apt-get install chromium chromium-driver")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    for flag in (*FLAGS, f"user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(f"--{flag}")
+    for flag in (*FLAGS, f"user-data-dir={profile}"):
+        but_own = ", EXCLUDE 127.0.0.1" if own_servers and flag.startswith("host-resolver-rules") else ""
+        options.add_argument(f"--{flag}{but_own}")
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
     service = Service(driver, log_output=subprocess.DEVNULL, env={**os.environ, "SE_OFFLINE": "true"})
     running = webdriver.Chrome(options=options, service=service)
@@ -122,6 +125,12 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
         yield Page(running)
     finally:
         running.quit()
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with open_browser(tmp_path_factory.mktemp("profile"), own_servers=False) as page:
+        yield page
 
 
 @pytest.fixture
