@@ -89,6 +89,7 @@ if TYPE_CHECKING:
     from dryapi_async.protocol.files import File
     from dryapi_async.protocol.signature import WebhookEvent
     from dryapi_async.protocol.status import JobState, Update
+    from dryapi_async.stats import LaneStats, Stats
 
 __all__ = [
     "DEAPI_URL",
@@ -128,6 +129,7 @@ __all__ = [
     "JobState",
     "JobTimeoutError",
     "JournalError",
+    "LaneStats",
     "Limits",
     "LinkExpiredError",
     "ListModels",
@@ -159,6 +161,7 @@ __all__ = [
     "SourceChangedError",
     "SourceError",
     "SourceNotReplayableError",
+    "Stats",
     "StatusError",
     "SubmissionUnknownError",
     "Text",
@@ -197,6 +200,8 @@ _HOMES: Final = {
     "File": "protocol.files",
     "Job": "job",
     "JobState": "protocol.status",
+    "LaneStats": "stats",
+    "Stats": "stats",
     "Update": "protocol.status",
     "WebhookEvent": "protocol.signature",
 }

@@ -3,6 +3,7 @@
 import asyncio
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Generator
+from contextlib import AbstractContextManager, nullcontext
 from decimal import Decimal
 from os import PathLike
 from pathlib import Path
@@ -105,7 +106,12 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
 
     async def _finish(self, timeout: float | None) -> T_co:
         self._touched = True
-        return await self._finish_by(deadline_after(timeout))
+        with self._tell_steps():
+            return await self._finish_by(deadline_after(timeout))
+
+    def _tell_steps(self) -> AbstractContextManager[object]:
+        """Tell when somebody begins to finish the call, and when that ends; what becomes of a lost one is for others to say."""
+        return nullcontext() if self._trail.lost is not None else self._engine().exchange.step("call", self.__name__)
 
     async def _finish_by(self, deadline: float) -> T_co:
         """Send if nothing was sent, else wait for what was; the answer, or the error, is the same for all."""
@@ -148,7 +154,8 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
             self._trail = Trail(patience=deadline, resubmit=self._resubmit, label=self._label, unless=self._unless, journal=engine.journal)
             if deadline <= engine.loop.time():
                 raise self._late()
-            self._work = engine.start(self._run(engine), self._trail)
+            heard = engine.exchange.tells and self.operation.endpoint.kind in {"submit", "prompt"}
+            self._work = engine.start(self._run_told(engine) if heard else self._run(engine), self._trail)
         engine.give_back(self._work)
         self._trail.abandoned = False
         self._trail.patience = max(self._trail.patience, deadline)
@@ -193,6 +200,15 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
 
     async def _run(self, engine: Engine) -> T_co:
         raise TypeError(f"A call runs something on {engine!r}.")
+
+    async def _run_told(self, engine: Engine) -> T_co:
+        """Tell when what is paid for begins, and how it ends."""
+        with engine.exchange.step("submit", self.__name__) as step:
+            answer = await self._run(engine)
+            made: object = answer
+            if step is not None and isinstance(made, Job):
+                step.request_id = made.id
+            return answer
 
 
 MADE: Final = ("intent", "waiting", "submitted", "done", "saved", "unknown", "failed")
@@ -268,6 +284,10 @@ class JobCall(Call[Job[R_co]]):
         """
         self._touched = True
         check_poll(poll, webhooks=bool(self._engine().settings.webhook_secrets))
+        with self._tell_steps():
+            return await self._wait(timeout, poll)
+
+    async def _wait(self, timeout: float | None, poll: Poll) -> R_co:
         deadline = deadline_after(timeout)
         job = await self._finish_by(deadline)
         left = None if timeout is None else max(deadline - asyncio.get_running_loop().time(), 0.0)
@@ -292,8 +312,9 @@ class JobCall(Call[Job[R_co]]):
         check_format(format)
         check_max_bytes(max_bytes)
         await self._engine().downloads.check_target(target)
-        result = cast("Result", await self.result(timeout=timeout, poll=poll))
-        return await result.save(target, format, max_bytes=max_bytes)
+        with self._tell_steps():
+            result = cast("Result", await self._wait(timeout, poll))
+            return await result.save(target, format, max_bytes=max_bytes)
 
 
 class ModelList(Awaitable[tuple[Model, ...]]):

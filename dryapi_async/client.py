@@ -29,6 +29,7 @@ from dryapi_async.operations.base import InstantOperation, JobOperation
 from dryapi_async.options import TenantOptions, account_of, check_lanes, check_parts, check_push, load_parts, make_journal, tenant_settings
 from dryapi_async.protocol.signature import Headers, WebhookEvent, verify
 from dryapi_async.shared import SharedState
+from dryapi_async.stats import Stats, read_stats
 from dryapi_async.tracking.board import Poll
 
 if TYPE_CHECKING:
@@ -278,6 +279,10 @@ class Client:
         tenant = copy(self)
         vars(tenant).update(settings=settings, _on_event=on_event, _journal=journal, _life=life)
         return tenant
+
+    def stats(self) -> Stats:
+        """Take a snapshot of what this client did so far and does now; it sends nothing and takes microseconds."""
+        return read_stats(self._life.current)
 
     @property
     def orphans(self) -> tuple[Job[Any], ...]:

@@ -85,7 +85,13 @@ class Engine:
             self.http, self.threads, settings, on_event, before=None if before is None else before.exchange, pacing=pacing
         )
         given, pacing = pacing, self.exchange.pacing
-        self.watcher: Watcher = Watcher(settings, self.read_status_once, self.exchange.tell, budget=lambda: pacing.budget(STATUS_LANE))
+        self.watcher: Watcher = Watcher(
+            settings,
+            self.read_status_once,
+            self.exchange.tell,
+            tells=self.exchange.tells,
+            budget=lambda: pacing.budget(STATUS_LANE),
+        )
         self.downloads: Downloads = Downloads(self.http, self.threads, self.exchange, self.read_status, fetched=self._note_saved)
         self._work: dict[asyncio.Task[Any], Trail] = {}
         self._adopted: dict[asyncio.Task[Any], bool] = {}
@@ -177,6 +183,8 @@ class Engine:
     def _forget(self, task: asyncio.Task[Any]) -> None:
         trail = self._work.pop(task)
         error = trail.lost if task.cancelled() else task.exception()
+        if trail.told_unknown:
+            self.exchange.note_unknown(trail)
         if trail.told_unknown and not task.cancelled() and error is None:
             _keep_newest(self.answers, trail.key, task.result())
         elif trail.told_unknown and trail.call is not None:

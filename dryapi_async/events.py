@@ -1,21 +1,67 @@
-"""What a client tells its ``on_event`` hook: typed, frozen, plain. A hook that raises is logged and breaks no call."""
+"""What a client tells its ``on_event`` hook: typed, frozen, plain. A hook that raises is logged and breaks no call.
+
+Nothing here has a key, a prompt or a signed query. Where nobody listens no event is made.
+"""
 
 from collections.abc import Callable
+from typing import Literal
 
 from attrs import frozen
+
+Step = Literal["call", "submit", "wait", "download"]
+"""A part of the work whose beginning and end are told.
+
+``call`` is one that somebody finishes (``await``, ``.result()``, ``.save()``) and has the others inside; ``submit`` sends what is paid for,
+all its attempts; ``wait`` is one waiting for one job; ``download`` fetches one file.
+"""
+
+
+@frozen(kw_only=True)
+class StepStarted:
+    """A step begins. It is told in the context (``contextvars``) of whoever asked for it."""
+
+    step: Step
+    number: int
+    """The same in its `StepEnded`, and in this process in no other."""
+    operation: str
+    """The slug, such as ``img2img``; empty for a download, which doesn't know it."""
+    request_id: str | None = None
+    """The job's id, where there is one yet."""
+
+
+@frozen(kw_only=True)
+class StepEnded:
+    """A step ended. That of a ``call`` or a ``submit`` is told in the same context as its beginning."""
+
+    step: Step
+    number: int
+    operation: str
+    seconds: float
+    request_id: str | None = None
+    error: str | None = None
+    """The class of what it raised; ``CancelledError`` or ``GeneratorExit`` where its caller went away. A wait that learns of a job's
+    failure ends well: the failure is its news."""
 
 
 @frozen(kw_only=True)
 class Attempt:
-    """One HTTP request ended. ``status`` is None where no answer came; ``error`` then says why."""
+    """One HTTP request ended. ``status`` is None where no usable answer came; ``error`` then says why."""
 
     request: str
-    """Method and slug, such as ``POST img2img``."""
+    """Method and slug, such as ``POST img2img``; ``GET result`` is a file's, from the storage host."""
     number: int
     """1 for the first."""
     seconds: float
     status: int | None = None
     error: str | None = None
+    host: str = ""
+    """Whom it was sent to, with the port where that isn't the usual one."""
+    bytes_sent: int = 0
+    """Of the body, as far as it was handed to the socket."""
+    bytes_received: int = 0
+    """Of the answer's body."""
+    request_id: str | None = None
+    """The job's id, of a file's request."""
 
 
 @frozen(kw_only=True)
@@ -24,11 +70,20 @@ class RateLimited:
 
     lane: str
     seconds: float
+    """How long, as far as is known when it begins to wait."""
+
+
+@frozen(kw_only=True)
+class SubmissionUnknown:
+    """A submit ended whose answer was lost: it may have been billed, and isn't repeated. Told once for each."""
+
+    request: str
+    attempts: int
 
 
 @frozen(kw_only=True)
 class Polled:
-    """One status read ended. ``state`` is None where it failed."""
+    """One status read of a job that is waited for ended. ``state`` is None where it failed."""
 
     request_id: str
     state: str | None
@@ -61,5 +116,24 @@ class BytesReceived:
     bytes_total: int | None
 
 
-Event = Attempt | RateLimited | Polled | StateChanged | BytesSent | BytesReceived
+Event = StepStarted | StepEnded | Attempt | RateLimited | SubmissionUnknown | Polled | StateChanged | BytesSent | BytesReceived
 OnEvent = Callable[[Event], object]
+
+
+def tell_each(*hooks: OnEvent) -> OnEvent:
+    """Make one hook of several: each hears every event, whatever the others raise. Make it once, and give clients that share it the same.
+
+    What one raises is raised again when all were told, several as an ExceptionGroup; a client logs it.
+    """
+
+    def tell(event: Event) -> None:
+        raised: list[Exception] = []
+        for hook in hooks:
+            try:
+                hook(event)
+            except Exception as error:  # noqa: BLE001  whatever a user's hook raises
+                raised.append(error)
+        if raised:
+            raise raised[0] if len(raised) == 1 else ExceptionGroup("several hooks raised", raised)
+
+    return tell

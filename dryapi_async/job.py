@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractContextManager
 from math import inf
 from os import PathLike
 from pathlib import Path
@@ -115,17 +116,22 @@ class Job(Generic[R_co]):
         """
         engine = self._engine()
         self._take_early(engine)
-        waiter = self._join(engine, deadline_after(timeout), poll)
-        try:
-            while True:
-                self._take(engine, await waiter.next())
-                yield self._known
-                if self._known.finished:
-                    return
-        except TimeoutError:
-            raise self._late("isn't done", timeout, reads=waiter.entry.reads) from None
-        finally:
-            engine.watcher.leave(waiter)
+        with self._tell_steps(engine):
+            waiter = self._join(engine, deadline_after(timeout), poll)
+            try:
+                while True:
+                    self._take(engine, await waiter.next())
+                    yield self._known
+                    if self._known.finished:
+                        return
+            except TimeoutError:
+                raise self._late("isn't done", timeout, reads=waiter.entry.reads) from None
+            finally:
+                engine.watcher.leave(waiter)
+
+    def _tell_steps(self, engine: Engine) -> AbstractContextManager[object]:
+        """Tell when a wait begins and ends."""
+        return engine.exchange.step("wait", self._operation.endpoint.slug, self.id)
 
     async def result(self, *, timeout: float | None = DEFAULT_TIMEOUT, poll: Poll = None) -> R_co:
         """Wait until the job is done, and give its result.
@@ -138,7 +144,7 @@ class Job(Generic[R_co]):
             PollingFailedError: Too many reads failed in a row; the job goes on.
         """
         engine, deadline = self._engine(), deadline_after(timeout)
-        await self.wait(timeout=timeout, poll=poll)
+        await self._wait(engine, deadline, poll, timeout)
         if self._known.state is JobState.ERROR:
             self._raise_failure()
         work = self._operation.read_result(self.id, self._known, Doorway(self._engine))
@@ -164,9 +170,13 @@ class Job(Generic[R_co]):
             JobTimeoutError: The time was over; the job goes on and can be waited for again.
             PollingFailedError: Too many reads failed in a row; the job goes on.
         """
-        engine, deadline = self._engine(), deadline_after(timeout)
+        return await self._wait(self._engine(), deadline_after(timeout), poll, timeout)
+
+    async def _wait(self, engine: Engine, deadline: float, poll: Poll, timeout: float | None) -> Update:
         self._take_early(engine)
-        if not self._known.finished:
+        if self._known.finished:
+            return self._known
+        with self._tell_steps(engine):
             waiter = self._join(engine, deadline, poll)
             try:
                 while not self._known.finished:

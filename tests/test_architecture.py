@@ -28,15 +28,17 @@ ROOMS: dict[str, set[str]] = {
     "batch": GROUND | {"protocol", "io", "tracking", "operations", "engine", "job", "calls", "sheet"},
     "life": GROUND | {"io", "engine"},
     "evidence": GROUND | {"io", "operations", "engine", "job"},
+    "stats": GROUND | {"protocol", "io", "engine"},
+    "telemetry": GROUND,
     "methods": GROUND | {"operations", "calls"},
     "options": GROUND | {"protocol", "io", "operations"},
     "client": GROUND
-    | {"protocol", "io", "tracking", "operations", "engine", "job", "calls", "methods", "batch", "options", "evidence", "life"},
+    | {"protocol", "io", "tracking", "operations", "engine", "job", "calls", "methods", "batch", "options", "evidence", "stats", "life"},
     "simulator": set(),
     "testing": {"client", "simulator", "top"},
     "cli": GROUND | {"protocol", "operations", "io", "engine", "job", "calls", "batch", "sheet", "client", "simulator", "top"},
     "__main__": {"cli"},
-    "top": GROUND | {"protocol", "operations", "job", "client", "batch"},
+    "top": GROUND | {"protocol", "operations", "job", "client", "batch", "stats"},
 }
 PURE = {"asyncio", "anyio", "aiohttp", "aiofiles", "time", "os", "random", "secrets", "socket", "pathlib", "threading"}
 CORE = {"aiohttp", "attrs", "attr", "cattrs", "anyio", "aiofiles", "yarl", "multidict"}
@@ -47,6 +49,8 @@ EXTRAS = {
     "sheet": {"PIL"},
     "webhooks": {"starlette"},
     "shared": {"redis"},
+    "testing": {"pytest"},
+    "telemetry": {"opentelemetry"},
 }
 
 

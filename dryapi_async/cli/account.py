@@ -10,11 +10,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from dryapi_async import Client, Model
+from dryapi_async.cli.completion import complete_operations
 from dryapi_async.cli.screen import Screen, give, run_client
 
 
 @click.command()
-@click.option("--type", "kind", default=None, help="Only models that serve one operation, such as img2img.")
+@click.option(
+    "--type", "kind", default=None, shell_complete=complete_operations, help="Only models that serve one operation, such as img2img."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
 def models(*, kind: str | None, as_json: bool) -> None:
     """List the models that the account may use. It costs nothing."""

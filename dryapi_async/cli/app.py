@@ -20,6 +20,7 @@ COMMANDS = {
     "models": ("dryapi_async.cli.account", "models"),
     "balance": ("dryapi_async.cli.account", "balance"),
     "simulate": ("dryapi_async.cli.simulate", "simulate"),
+    "completion": ("dryapi_async.cli.completion", "completion"),
 }
 
 

@@ -14,6 +14,7 @@ from dryapi_async import Client
 from dryapi_async.cli.board import Board, give_line
 from dryapi_async.cli.cells import find_operation, suggest_operation
 from dryapi_async.cli.checks import check_lines
+from dryapi_async.cli.completion import complete_folders, complete_operations
 from dryapi_async.cli.flags import timeout_option
 from dryapi_async.cli.inputs import find_file_problems
 from dryapi_async.cli.manifest import FORMS, Line, Problem, read_manifest
@@ -51,8 +52,22 @@ def _read_operation(_: click.Context, __: click.Parameter, value: str | None) ->
 
 @click.command()
 @click.argument("manifest", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--out", callback=_read_out, default=None, metavar="DIR", help="The folder for the results; made if need be.  [required]")
-@click.option("--op", callback=_read_operation, default=None, metavar="OP", help="The operation of lines that name none.")
+@click.option(
+    "--out",
+    callback=_read_out,
+    shell_complete=complete_folders,
+    default=None,
+    metavar="DIR",
+    help="The folder for the results; made if need be.  [required]",
+)
+@click.option(
+    "--op",
+    callback=_read_operation,
+    shell_complete=complete_operations,
+    default=None,
+    metavar="OP",
+    help="The operation of lines that name none.",
+)
 @click.option("--at-once", type=click.IntRange(1), default=16, show_default=True, metavar="N", help="Lines under way at a time.")
 @click.option("--journal", type=click.Path(dir_okay=False, path_type=Path), default=None, help="[default: DIR/journal.db]")
 @click.option(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dryapi_async import Client, Image, Img2Img, Txt2Img
+from dryapi_async.cli.completion import complete_folders
 from dryapi_async.cli.screen import UNUSABLE, Screen, plain, run_quietly
 from dryapi_async.cli.targets import Target, read_target
 from dryapi_async.errors import SourceError
@@ -31,7 +32,13 @@ MOST_LOOKED_AT = 10 * 1024 * 1024
 @click.command()
 @click.option("--image", type=click.Path(path_type=Path), default=None, help="A picture of yours; else one that is shipped.")
 @click.option(
-    "--out", callback=read_target(folder=True), metavar="DIR", default="dryapi-demo", show_default=True, help="The folder for the results."
+    "--out",
+    callback=read_target(folder=True),
+    shell_complete=complete_folders,
+    metavar="DIR",
+    default="dryapi-demo",
+    show_default=True,
+    help="The folder for the results.",
 )
 def demo(*, image: Path | None, out: Target) -> None:
     """Draw a picture and transform a real file, against an embedded simulator: no key, no network, no cost."""

@@ -13,6 +13,7 @@ import attrs
 import click
 
 from dryapi_async import InputError, Lora
+from dryapi_async.cli.completion import complete_files
 from dryapi_async.config import DEFAULT_TIMEOUT
 from dryapi_async.operations import ALL
 from dryapi_async.operations.base import Operation
@@ -106,9 +107,10 @@ def _core(hint: Any) -> Any:
 
 def _settings(hint: Any, *, is_file: bool) -> dict[str, Any]:
     if get_origin(hint) is Sequence:
-        return {"multiple": True, "metavar": "PATH" if is_file else "NAME=WEIGHT" if Lora in get_args(hint) else "TEXT"}
+        path = {"metavar": "PATH", "shell_complete": complete_files}
+        return {"multiple": True, **(path if is_file else {"metavar": "NAME=WEIGHT" if Lora in get_args(hint) else "TEXT"})}
     if is_file:
-        return {"metavar": "PATH"}
+        return {"metavar": "PATH", "shell_complete": complete_files}
     if hint is bool:
         return {"switch": True}
     if get_origin(hint) is Literal:

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from dryapi_async import Client, DryAPIError, Job, JobFailedError
+from dryapi_async.cli.completion import complete_folders
 from dryapi_async.cli.flags import timeout_option
 from dryapi_async.cli.screen import FAILED, Screen, describe_error, give, run_client
 from dryapi_async.cli.targets import Target, read_target
@@ -13,7 +14,14 @@ from dryapi_async.cli.targets import Target, read_target
 
 @click.command()
 @click.argument("tickets", nargs=-1, required=True, metavar="TICKET...")
-@click.option("--out", required=True, callback=read_target(folder=True), metavar="DIR", help="The folder to save in; made if need be.")
+@click.option(
+    "--out",
+    required=True,
+    callback=read_target(folder=True),
+    shell_complete=complete_folders,
+    metavar="DIR",
+    help="The folder to save in; made if need be.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a job.")
 def wait(*, tickets: tuple[str, ...], out: Target, timeout: float, as_json: bool) -> None:
     """Wait for jobs by their tickets, and save what they made. It costs nothing: they are paid for."""

@@ -8,6 +8,7 @@ import attrs
 import click
 
 from dryapi_async import Client
+from dryapi_async.cli.completion import complete_files
 from dryapi_async.cli.flags import RequestClass, find_class, make_request, method_name, options_for, timeout_option, without_marks
 from dryapi_async.cli.screen import Screen, fail, give, run_client
 from dryapi_async.cli.targets import Target, read_target
@@ -53,6 +54,7 @@ def _run_command(cls: RequestClass) -> click.Command:
                 ["--out"],
                 required=True,
                 callback=read_target(),
+                shell_complete=complete_files,
                 metavar="PATH",
                 help="The file to write, or a folder (one that exists, or NAME/).",
             ),

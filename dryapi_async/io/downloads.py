@@ -7,16 +7,17 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import aiohttp
 from attrs import define, field
 from yarl import URL
 
 from dryapi_async.errors import DownloadError, DryAPIError, LinkExpiredError
-from dryapi_async.events import BytesReceived
+from dryapi_async.events import Attempt, BytesReceived
 from dryapi_async.io.exchange import Exchange
 from dryapi_async.io.guard import PrivateAddressError
-from dryapi_async.io.http import USER_AGENT, Http
+from dryapi_async.io.http import Http
 from dryapi_async.io.targets import check_target, safe_name
 from dryapi_async.io.threads import FileThreads
 from dryapi_async.io.writing import Writer, open_writer, see_through
@@ -29,7 +30,7 @@ from dryapi_async.protocol.unpack import Unpacker, read_coding
 
 PIECE_BYTES: Final = 256 * 1024
 MOST_REDIRECTS: Final = 5
-_HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
+_HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity"}
 _FILE: Final = frozenset({200, 203, 206})
 """Answers that bring a file. Other successes, such as 204, bring none."""
 _PAGES: Final = frozenset({"text/html", "application/xhtml+xml", "application/json", "application/xml", "text/xml"})
@@ -45,6 +46,12 @@ class Transfer:
     link: Link
     url: str | None = field(repr=False)
     position: int = 0
+    received: int = 0
+    """Bytes that the last answer brought."""
+    began_at: float | None = None
+    """Unix time of the last request."""
+    skip: int = 0
+    """Bytes that an answer brings again."""
     total: int | None = None
     validator: str | None = None
     """ETag or Last-Modified: what If-Range asks, so that two versions are never mixed."""
@@ -91,19 +98,25 @@ class Downloads:
         """
         await self._threads.start(check_target, target)
 
-    async def open(self, link: Link, *, max_bytes: int | None = None) -> AsyncIterator[bytes]:
+    def open(self, link: Link, *, max_bytes: int | None = None) -> AsyncIterator[bytes]:
         """Stream a file in pieces, its length checked."""
-        async with aclosing(self._pieces(Transfer(link, link.url, most=max_bytes))) as pieces:
-            async for piece in pieces:
-                yield piece
-        self._fetched(link.request_id)
+        pieces = self._pieces(Transfer(link, link.url, most=max_bytes), self._fetched)
+        return self._tell_steps(link.request_id, pieces) if self._exchange.tells else pieces
+
+    async def _tell_steps(self, request_id: str, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        """Tell when a stream begins and ends."""
+        with self._exchange.step("download", "", request_id):
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    yield piece
 
     async def save(self, link: Link, target: Path, *, ending: str = "", max_bytes: int | None = None) -> Path:
         """Save a file whole or not at all; a directory as target takes the id and the type's ending."""
         transfer = Transfer(link, link.url, most=max_bytes)
         name = safe_name(link.request_id)
         content = self._pieces(transfer)
-        return await _settle(self._save(link.request_id, content, target, lambda: name + (ending_for(transfer.content_type) or ending)))
+        with self._exchange.step("download", "", link.request_id):
+            return await _settle(self._save(link.request_id, content, target, lambda: name + (ending_for(transfer.content_type) or ending)))
 
     async def write(self, request_id: str, text: str, target: Path, *, ending: str, max_bytes: int | None = None) -> Path:
         """Save a text whole or not at all."""
@@ -129,7 +142,7 @@ class Downloads:
         self._fetched(request_id)
         return path
 
-    async def _pieces(self, transfer: Transfer) -> AsyncGenerator[bytes, None]:
+    async def _pieces(self, transfer: Transfer, ended: Callable[[str], None] = lambda _: None) -> AsyncGenerator[bytes, None]:
         """Fetch a file: retried where it breaks, from where it broke; a link that expired is renewed once."""
         if transfer.url is None:
             await self._renew(transfer)
@@ -144,16 +157,49 @@ class Downloads:
                     response = await self._request(transfer)
                     async with response:
                         if response.status in _FILE:
+                            self._begin(transfer, response)
                             with self._http.reading(response):
-                                async for piece in self._body(transfer, response):
-                                    yield piece
+                                async for piece in self._read(transfer, response):
+                                    if rest := self._take(transfer, response, piece):
+                                        yield rest
+                                        self._tell_received(transfer)
+                            self._check_whole(transfer)
                             self._exchange.quota.put()
+                            self._note_attempt(transfer, response, None, whole=True)
+                            ended(transfer.link.request_id)
                             return
             except (aiohttp.ClientError, OSError, ValueError) as error:
+                failure = error
                 if isinstance(error, DryAPIError):
                     raise
-                failure = error
+            finally:
+                self._note_attempt(transfer, response, failure)
             await self._recover(transfer, response, failure)
+
+    def _note_attempt(
+        self, transfer: Transfer, response: aiohttp.ClientResponse | None, failure: Exception | None, *, whole: bool = False
+    ) -> None:
+        """Count one request for a file, and tell it: once, and only if it began."""
+        received, began = transfer.received, transfer.began_at
+        transfer.received, transfer.began_at = 0, None
+        if began is None:
+            return
+        self._exchange.counts.downloads += 1
+        self._exchange.counts.end(None if response is None else response.status, 0, received)
+        if self._exchange.tells:
+            answered = failure is None and response is not None and (whole or response.status not in _FILE)
+            self._exchange.tell(
+                Attempt(
+                    request="GET result",
+                    request_id=transfer.link.request_id,
+                    number=transfer.attempt,
+                    seconds=self._exchange.wall() - began,
+                    status=response.status if response is not None and answered else None,
+                    error=None if answered else "CancelledError" if failure is None else mask(f"{type(failure).__name__}: {failure}"),
+                    host=(urlsplit(transfer.url or "").netloc if response is None else response.url.authority).rpartition("@")[2],
+                    bytes_received=received,
+                )
+            )
 
     async def _request(self, transfer: Transfer) -> aiohttp.ClientResponse:
         """Ask for the file, or for the rest of it, and follow redirects with the rules checked at each."""
@@ -161,6 +207,7 @@ class Downloads:
         if transfer.position and transfer.validator and transfer.coding is None:
             headers = headers | {"Range": f"bytes={transfer.position}-", "If-Range": transfer.validator}
         url = transfer.url or ""
+        transfer.began_at = self._exchange.wall()
         for _ in range(MOST_REDIRECTS + 1):
             url = check_link(url, self._http.rules)
             try:
@@ -174,24 +221,35 @@ class Downloads:
             url = follow(url, location)
         raise DownloadError(f"The result link of job {transfer.link.request_id} redirects without end. Save it again later.")
 
-    async def _body(self, transfer: Transfer, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-        """Read one answer's body from where the transfer stands."""
-        skip = self._begin(transfer, response)
+    def _read(self, transfer: Transfer, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        """Read one answer's body as it comes, unpacked."""
         plain = response.content.iter_chunked(PIECE_BYTES)
-        async for piece in plain if transfer.coding is None else self._unpack(plain, Unpacker(transfer.coding)):
-            rest = piece[skip:] if skip else piece
-            skip -= len(piece) - len(rest)
-            if rest:
-                if not transfer.position:
-                    _refuse_page(transfer.link, response, rest)
-                transfer.position += len(rest)
-                if transfer.most is not None and transfer.position > transfer.most:
-                    raise _too_long(transfer.link.request_id, transfer.position, transfer.most)
-                yield rest
-                if self._exchange.tells:
-                    self._exchange.tell(
-                        BytesReceived(request_id=transfer.link.request_id, bytes_received=transfer.position, bytes_total=transfer.total)
-                    )
+        return plain if transfer.coding is None else self._unpack(plain, Unpacker(transfer.coding))
+
+    @staticmethod
+    def _take(transfer: Transfer, response: aiohttp.ClientResponse, piece: bytes) -> bytes:
+        """Count what of a piece isn't here already, and give it."""
+        transfer.received += len(piece)
+        if transfer.skip:
+            skipped = min(transfer.skip, len(piece))
+            transfer.skip -= skipped
+            piece = piece[skipped:]
+        if piece:
+            if not transfer.position:
+                _refuse_page(transfer.link, response, piece)
+            transfer.position += len(piece)
+            if transfer.most is not None and transfer.position > transfer.most:
+                raise _too_long(transfer.link.request_id, transfer.position, transfer.most)
+        return piece
+
+    def _tell_received(self, transfer: Transfer) -> None:
+        if self._exchange.tells:
+            received = BytesReceived(request_id=transfer.link.request_id, bytes_received=transfer.position, bytes_total=transfer.total)
+            self._exchange.tell(received)
+
+    @staticmethod
+    def _check_whole(transfer: Transfer) -> None:
+        """Refuse a body that ended before its time, or that was none."""
         if transfer.total is not None and transfer.position != transfer.total:
             raise aiohttp.ClientPayloadError(f"{transfer.position} of {transfer.total} bytes came")
         if not transfer.position and not transfer.link.is_text:
@@ -210,7 +268,7 @@ class Downloads:
             raise aiohttp.ClientPayloadError("the packed body ended early")
 
     @staticmethod
-    def _begin(transfer: Transfer, response: aiohttp.ClientResponse) -> int:
+    def _begin(transfer: Transfer, response: aiohttp.ClientResponse) -> None:
         """Note what an answer's headers say, and how many of its bytes are here already; two versions are never mixed."""
         job, position, validator = transfer.link.request_id, transfer.position, _validator(response)
         coding = _coding(job, response)
@@ -227,7 +285,7 @@ class Downloads:
             raise _too_long(job, total, transfer.most)
         transfer.validator, transfer.content_type, transfer.coding = validator or transfer.validator, response.content_type, coding
         transfer.total = transfer.total if total is None else total
-        return 0 if resumed else position
+        transfer.skip = 0 if resumed else position
 
     async def _recover(self, transfer: Transfer, response: aiohttp.ClientResponse | None, failure: Exception | None) -> None:
         """Get ready for another attempt, or raise what became of the transfer."""

@@ -5,8 +5,10 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from math import inf
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 from dryapi_async.config import Retry, Settings
 from dryapi_async.errors import (
@@ -17,9 +19,12 @@ from dryapi_async.errors import (
     StatusError,
     TransportError,
 )
-from dryapi_async.events import Attempt, BytesSent, Event, OnEvent, RateLimited
+from dryapi_async.events import Attempt, BytesSent, Event, OnEvent, RateLimited, Step, SubmissionUnknown
+from dryapi_async.io.counts import Counts
 from dryapi_async.io.http import Answer, Broken, Http
 from dryapi_async.io.pacing import Pacing, Passage
+from dryapi_async.io.places import Places
+from dryapi_async.io.steps import UNHEARD, ToldStep
 from dryapi_async.io.threads import FileThreads
 from dryapi_async.io.trail import Trail, lose, make_key
 from dryapi_async.io.uploads import Body, TextBody, Upload
@@ -59,6 +64,8 @@ class Exchange:
         self._epoch = time.time() - loop.time()
         self._now = loop.time
         self.quota: RetryQuota = RetryQuota()
+        self.counts: Counts = Counts() if before is None else before.counts
+        self._host = urlsplit(settings.base_url).netloc.rpartition("@")[2]
         self.pacing: Pacing = pacing or Pacing(
             settings.limits,
             settings.max_in_flight,
@@ -72,7 +79,7 @@ class Exchange:
         return self._epoch + self._now()
 
     @property
-    def slots(self) -> asyncio.Semaphore:
+    def slots(self) -> Places:
         """What is transferred at once, submits and downloads: ``max_in_flight``."""
         return self.pacing.slots
 
@@ -90,6 +97,16 @@ class Exchange:
         except (Exception, asyncio.CancelledError):
             # No real cancellation comes out of a plain call: it would cut a payment off.
             logger.exception("on_event raised on %s", type(event).__name__)
+
+    def step(self, step: Step, operation: str, request_id: str | None = None) -> AbstractContextManager[ToldStep | None]:
+        """Tell the beginning and the end of a part of the work; where nobody listens that costs next to nothing."""
+        return UNHEARD if self._on_event is None else ToldStep(self.tell, step, operation, request_id)
+
+    def note_unknown(self, trail: Trail) -> None:
+        """Count a submit whose answer was lost, and tell it."""
+        self.counts.submits_unknown += 1
+        if self._on_event is not None and trail.call is not None:
+            self.tell(SubmissionUnknown(request=trail.call.name, attempts=trail.attempt))
 
     async def call(
         self,
@@ -164,6 +181,7 @@ class Exchange:
             raise self._failure(call, outcome, trail, unknown=isinstance(verdict, Unknown))
         if limited:
             self.tell(RateLimited(lane=call.lane, seconds=verdict.seconds))
+            self.pacing.seconds_waited += verdict.seconds
         await self._pause(call, happened, trail, verdict.seconds)
 
     async def _pause(self, call: WireCall, happened: Answered | Broke, trail: Trail, seconds: float) -> None:
@@ -191,6 +209,7 @@ class Exchange:
             trail.waits_for = "a free connection"
             await trail.begin(call, body)
             passage.may_count = True
+            self.counts.begin(call, trail.attempt)
             try:
                 outcome = await self._http.send(call, body, seconds_left=None if deadline == inf else deadline - started)
             except PoolTimeoutError:
@@ -198,23 +217,39 @@ class Exchange:
                 raise
             except BaseException:
                 passage.may_count = body is None or body.sent
+                self._note_attempt(call, trail, body, None, self._now() - started)
                 raise
             passage.may_count = isinstance(outcome, Answer) or outcome.sent
             # An answer that says yes is still a payment to be told: only a refusal or a break ends that.
             trail.on_wire = isinstance(outcome, Answer) and outcome.status < 300  # noqa: PLR2004  success
             if isinstance(outcome, Answer) and outcome.status < 500 and outcome.status != 429:  # noqa: PLR2004  what says nothing, and what refuses
                 self.pacing.learn(call.lane, outcome.headers)
-            self._tell_attempt(call, trail, outcome, self._now() - started)
+            self._note_attempt(call, trail, body, outcome, self._now() - started)
             if body is not None and body.error is not None and isinstance(outcome, Broken):
                 trail.note("refused", str(body.error))
                 raise body.error
             return outcome
 
-    def _tell_attempt(self, call: WireCall, trail: Trail, outcome: Answer | Broken, seconds: float) -> None:
+    def _note_attempt(self, call: WireCall, trail: Trail, body: Body | None, outcome: Answer | Broken | None, seconds: float) -> None:
+        """Count a request that ended, and tell it; without an outcome it was cut off here."""
+        status, received = (outcome.status, len(outcome.content)) if isinstance(outcome, Answer) else (None, 0)
+        sent = 0 if body is None else body.bytes_sent
+        self.counts.end(status, sent, received)
         if self._on_event is None:
             return
-        status, error = (outcome.status, None) if isinstance(outcome, Answer) else (None, outcome.cause)
-        self.tell(Attempt(request=call.name, number=trail.attempt, seconds=seconds, status=status, error=error))
+        error = outcome.cause if isinstance(outcome, Broken) else "CancelledError" if outcome is None else None
+        self.tell(
+            Attempt(
+                request=call.name,
+                number=trail.attempt,
+                seconds=seconds,
+                status=status,
+                error=error,
+                host=self._host,
+                bytes_sent=sent,
+                bytes_received=received,
+            )
+        )
 
     async def _open_body(self, call: WireCall, upload: Upload | None, trail: Trail) -> Body | None:
         idle = self._settings.timeouts.idle

@@ -3,13 +3,14 @@
 import asyncio
 
 from dryapi_async.errors import PoolTimeoutError
+from dryapi_async.io.places import Places
 
 
 class Gate:
     """As many holders as the pool has connections; waiting for a place has a time-out and an error of its own."""
 
     def __init__(self, places: int, seconds: float | None) -> None:
-        self._semaphore = asyncio.Semaphore(places)
+        self._free = Places(places)
         self._places = places
         self._seconds = seconds
 
@@ -19,12 +20,12 @@ class Gate:
         Raises:
             PoolTimeoutError: None came free in time.
         """
-        if not self._semaphore.locked():
-            await self._semaphore.acquire()
+        if not self._free.locked():
+            await self._free.acquire()
             return
         try:
             async with asyncio.timeout(self._seconds):
-                await self._semaphore.acquire()
+                await self._free.acquire()
         except TimeoutError:
             raise PoolTimeoutError(
                 f"All {self._places} connections stayed busy for {self._seconds:g} s: nothing was sent. Raise pool_size, or send less."
@@ -32,4 +33,4 @@ class Gate:
 
     async def __aexit__(self, *_: object) -> None:
         """Give the place back."""
-        self._semaphore.release()
+        self._free.release()

@@ -1,7 +1,8 @@
 """The address guard: a result link mustn't reach into this network, whatever its host's name leads to."""
 
 import asyncio
-from typing import Final, cast
+from collections.abc import Awaitable, Coroutine
+from typing import Any, Final, cast
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -11,6 +12,13 @@ from dryapi_async.protocol.links import LinkRules, is_private
 
 GO_AHEAD_SECONDS: Final = 1.0
 """An upload that asked first and got no answer is sent after so long: many servers and proxies don't know the question."""
+
+
+async def _ask_first(sending: Awaitable[aiohttp.ClientResponse], asked: asyncio.Future[bool]) -> aiohttp.ClientResponse:
+    """Send, but don't wait for ever for leave to (RFC 9110, 10.1.1). aiohttp would; its read time-out begins after the body."""
+    response = await sending
+    asyncio.get_running_loop().call_later(GO_AHEAD_SECONDS, _go_ahead, asked)
+    return response
 
 
 def _go_ahead(asked: asyncio.Future[bool]) -> None:
@@ -56,18 +64,15 @@ class AddressGuard:
         guard = self
 
         class GuardedRequest(aiohttp.ClientRequest):
-            async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+            def send(self, conn: aiohttp.connector.Connection) -> Coroutine[Any, Any, aiohttp.ClientResponse]:  # pyright: ignore[reportIncompatibleMethodOverride]  what async def gives
                 host = self.url.host or ""
                 if self.proxy is None and conn.transport is not None and not guard.trusts(host):
                     peer: object = conn.transport.get_extra_info("peername")
                     if isinstance(peer, tuple):
                         guard.judge(host, str(cast("tuple[object, ...]", peer)[0]))
-                response = await super().send(conn)
-                # RFC 9110, 10.1.1: who asked with Expect doesn't wait for ever. aiohttp would; its read time-out begins after the body.
+                sending = super().send(conn)
                 asked: asyncio.Future[bool] | None = getattr(self, "_continue", None)
-                if asked is not None:
-                    self.loop.call_later(GO_AHEAD_SECONDS, _go_ahead, asked)
-                return response
+                return sending if asked is None else _ask_first(sending, asked)
 
         return GuardedRequest
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from copy import copy
 from ssl import SSLContext
 from types import SimpleNamespace
@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from attrs import frozen
+from multidict import CIMultiDict
 from yarl import URL
 
 from dryapi_async.config import Retry, Settings
@@ -35,7 +36,6 @@ MOST_ANSWER_BYTES: Final = 128 * 1024 * 1024
 """An answer of the API that is longer isn't one: the longest by contract is about 46 MB (2,048 embeddings)."""
 SHORTEST_KEY: Final = 12
 """Characters: a shorter text can't be a key of the service, and may well stand in an answer."""
-_FOREVER: Final = nullcontext()
 USER_AGENT: Final = f"dryapi-async/{__version__} aiohttp/{aiohttp.__version__}"
 
 
@@ -101,7 +101,8 @@ class Http:
         self._settings, times = settings, settings.timeouts
         self._key = settings.api_key.encode() if len(settings.api_key) >= SHORTEST_KEY else b""
         self._timeout = aiohttp.ClientTimeout(total=times.total, connect=times.connect, sock_connect=times.connect, sock_read=times.idle)
-        self._headers = {"Authorization": f"Bearer {settings.api_key}", "Accept": "application/json", "User-Agent": USER_AGENT}
+        # As aiohttp wants them: it would make such of them for each request.
+        self._headers = CIMultiDict({"Authorization": f"Bearer {settings.api_key}"})
 
     @property
     def rules(self) -> LinkRules:
@@ -122,6 +123,7 @@ class Http:
             connector=connector,
             connector_owner=given is None,
             request_class=self._guard.request_class(),
+            headers={"Accept": "application/json", "User-Agent": USER_AGENT},
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             trace_configs=traces,
@@ -140,9 +142,12 @@ class Http:
         Raises:
             PoolTimeoutError: No connection came free in time; nothing was sent.
         """
+        if seconds_left is None:
+            async with self.gate:
+                return await self._send(call, body)
         began = False
         try:
-            async with _FOREVER if seconds_left is None else asyncio.timeout(seconds_left), self.gate:
+            async with asyncio.timeout(seconds_left), self.gate:
                 began = True
                 return await self._send(call, body)
         except PoolTimeoutError:
@@ -180,8 +185,7 @@ class Http:
                 # Only what refuses is shown to anybody: another's headers need no cleaning, and find a name in any case.
                 status = response.status
                 headers = response.headers if status < 300 else self._read_headers(response.headers)  # noqa: PLR2004  success
-                with self.reading(response):
-                    content = await _read_whole(response)
+                content = await self._read_whole(response)
                 return Answer(status=status, headers=headers, content=self._without_key(content))
         except Exception as error:  # noqa: BLE001  a given session's traces and connector may raise anything, also after a payment
             if status is not None and status >= 400:  # noqa: PLR2004  a refusal is decided by its status; its words may be lost
@@ -233,6 +237,15 @@ class Http:
         """What may be sent again."""
         return self._settings.retry
 
+    async def _read_whole(self, response: aiohttp.ClientResponse) -> bytes:
+        """Read an answer whole, up to the longest that can be one."""
+        self._reading.add(response)
+        try:
+            length = response.content_length
+            return await (response.read() if length is not None and length <= MOST_ANSWER_BYTES else _read_bounded(response))
+        finally:
+            self._reading.discard(response)
+
     async def fetch(self, url: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         """Ask any host for a file: without the key, without following redirects, its body as it comes (even compressed).
 
@@ -269,7 +282,6 @@ class Http:
         address = address.with_scheme("https" if address.scheme == "wss" else "http")
         socket = await self.session.ws_connect(
             address,
-            headers={"User-Agent": USER_AGENT},
             timeout=aiohttp.ClientWSTimeout(ws_receive=None, ws_close=close_seconds),  # pyright: ignore[reportCallIssue]  attr.ib's arguments
             max_msg_size=most_bytes,
             ssl=self._ssl,
@@ -302,8 +314,8 @@ class Http:
                 proxy=self._proxies.find(url),
             ) as response,
         ):
-            with self.reading(response):
-                return Answer(status=response.status, headers=self._read_headers(response.headers), content=await _read_whole(response))
+            content = await self._read_whole(response)
+            return Answer(status=response.status, headers=self._read_headers(response.headers), content=content)
 
     def reading(self, response: aiohttp.ClientResponse) -> "Reading":
         """Note an answer whose body is being read, so that closing the client ends that reading."""
@@ -358,11 +370,8 @@ def _phase(body: Body | None) -> str:
     return "waiting" if body is None or body.whole else "sending"
 
 
-async def _read_whole(response: aiohttp.ClientResponse) -> bytes:
-    """Read an answer whole, up to the longest that can be one."""
-    length = response.content_length
-    if length is not None and length <= MOST_ANSWER_BYTES:
-        return await response.read()
+async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
+    """Read an answer of no known length."""
     pieces: list[bytes] = []
     total = 0
     async for piece in response.content.iter_any():

@@ -14,6 +14,7 @@ from attrs import define, field
 from dryapi_async.config import Limits
 from dryapi_async.errors import RateLimitError, RequestTimeoutError
 from dryapi_async.events import Event, RateLimited
+from dryapi_async.io.places import Places
 from dryapi_async.protocol.cadence import Budget, read_budget
 from dryapi_async.protocol.endpoint import STATUS_LANE
 from dryapi_async.protocol.lanes import DayWindow, Lane, LimitKind, Window, make_lane
@@ -67,7 +68,9 @@ class Pacing:
         self.shared: SharedLanes | None = None
         """The same lanes over all processes, where they are shared."""
         self.queues: dict[str, Queue] = {}
-        self.slots: asyncio.Semaphore = asyncio.Semaphore(slots)
+        self.slots: Places = Places(slots)
+        self.seconds_waited: float = 0.0 if before is None else before.seconds_waited
+        """By requests, for the account's limits: all their waits together."""
         if before is not None and before.last_seen <= self._loop.time():
             self._inherit(before)
         elif limits.pot is not None:
@@ -271,7 +274,8 @@ class Passage:
             # Nothing has to be waited for, so there is nothing to time.
             self._holds_place = True
             if self._slot:
-                await self._take_slot()
+                await pacing.slots.acquire()
+                self._holds_slot = True
             return self
         try:
             async with asyncio.timeout_at(None if self._deadline == inf else self._deadline):
@@ -289,11 +293,7 @@ class Passage:
     async def _enter(self) -> None:
         pacing, number = self._pacing, self._pacing.take_number()
         while True:
-            held = await pacing.enter(self._lane, self._request, number)
-            self._holds_place = True
-            if held:
-                await asyncio.sleep(spread(held, random.random()))  # noqa: S311  jitter, no secret
-            await self._share(self._deadline)
+            await self._wait_for_place(number)
             if self._slot:
                 await self._take_slot()
             # Much may have happened meanwhile: a 429, a learned limit, the lapse of a place that wasn't used.
@@ -302,6 +302,19 @@ class Passage:
             if self._holds_place or await self._try_again():
                 return
             self._leave_slot()
+
+    async def _wait_for_place(self, number: int) -> None:
+        """Wait until the account's limits leave a place."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            held = await self._pacing.enter(self._lane, self._request, number)
+            self._holds_place = True
+            if held:
+                await asyncio.sleep(spread(held, random.random()))  # noqa: S311  jitter, no secret
+            await self._share(self._deadline)
+        finally:
+            self._pacing.seconds_waited += loop.time() - began
 
     async def _share(self, deadline: float) -> None:
         """Wait until the other processes leave a place, too."""

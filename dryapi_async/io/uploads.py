@@ -46,6 +46,11 @@ class Body(Payload):
         self.whole: bool = False
         self.error: DryAPIError | None = None
 
+    @property
+    def bytes_sent(self) -> int:
+        """How much of it was handed to the socket."""
+        return (self._size or 0) if self.whole else 0
+
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:  # noqa: ARG002  the base class's signature
         """Refuse: a body is streamed, never shown."""
         raise TypeError("A streamed body isn't text.")
@@ -114,6 +119,11 @@ class FormBody(Body):
         self._threads = threads
         self._progress = progress
         self._sent_bytes = 0
+
+    @property
+    def bytes_sent(self) -> int:
+        """How much of it was handed to the socket."""
+        return self._sent_bytes
 
     async def _send(self, stream: StreamWriter) -> None:
         *heads, last = self._layout.heads

@@ -108,18 +108,18 @@ class Accepts(Protocol):
 def _check_fields(request: object) -> None:
     """Check each field against its annotation. Lists become tuples: what was checked stays what is sent."""
     cls: Any = type(request)
-    for name, (accepts, wanted) in _checks(cls).items():
+    for name, default, accepts, wanted, is_file in _checks(cls):
         value = getattr(request, name)
+        if value is default:
+            continue  # most fields of most requests are left as they are
         if not accepts(value):
             raise InputError(f"{cls.__name__}: {name} must be {wanted}, not {show_value(value)}.")
-        if value is None:
-            continue
         parts = (value,)
         if is_sequence(value):
             parts = tuple(value)
             object.__setattr__(request, name, parts)
         # The name of a file may be no Unicode; it isn't sent as it is.
-        for one in () if name in _file_fields(cls) else parts:
+        for one in () if is_file else parts:
             if problem := _find_unsendable(one):
                 raise InputError(f"{cls.__name__}: {name} {problem}.")
 
@@ -141,17 +141,21 @@ def _file_fields(cls: Any) -> tuple[str, ...]:
     return tuple(one.name for one in attrs.fields(cls) if FILE_KIND in one.metadata)
 
 
+_Check = tuple[str, object, Accepts, str, bool]
+"""A field's name and default, what it accepts, that in words, and whether it holds files."""
+
+
 @cache
-def _checks(cls: Any) -> dict[str, tuple[Accepts, str]]:
+def _checks(cls: Any) -> tuple[_Check, ...]:
     """Prepare a check for each field from its annotation, once per class."""
     hints = get_type_hints(cls)
-    found: dict[str, tuple[Accepts, str]] = {}
+    found: list[_Check] = []
     for one in attrs.fields(cls):
         if FILE_KIND not in one.metadata:
-            found[one.name] = _check_for(hints[one.name])
+            found.append((one.name, one.default, *_check_for(hints[one.name]), False))
         elif get_origin(_without_none(hints[one.name])) is Sequence:
-            found[one.name] = (_accepts_sources, "a list or tuple of sources")
-    return found
+            found.append((one.name, one.default, _accepts_sources, "a list or tuple of sources", True))
+    return tuple(found)
 
 
 def _without_none(hint: Any) -> Any:

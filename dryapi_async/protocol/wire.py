@@ -79,12 +79,16 @@ def _unstructure(cls: Any) -> Callable[[Any], Mapping[str, Any]]:
     from cattrs.gen import make_dict_unstructure_fn, override  # noqa: PLC0415
 
     converter = Converter()
-    renamed = {
-        one.name: override(rename=one.metadata.get(WIRE_NAME), unstruct_hook=_leave if FILE_KIND in one.metadata else None)
+    ways = {
+        one.name: override(
+            rename=one.metadata.get(WIRE_NAME),
+            unstruct_hook=_leave if FILE_KIND in one.metadata else None,
+            # What is left unset isn't even looked at, unless the service wants it present. Sources compare in their own ways.
+            omit_if_default=one.default is None and not {ALWAYS, FILE_KIND} & set(one.metadata),
+        )
         for one in attrs.fields(cls)
-        if FILE_KIND in one.metadata or WIRE_NAME in one.metadata
     }
-    return make_dict_unstructure_fn(cls, converter, **renamed)  # type: ignore[arg-type]  # fields of any name are given as keywords
+    return make_dict_unstructure_fn(cls, converter, **ways)  # type: ignore[arg-type]  # fields of any name are given as keywords
 
 
 def _leave(value: object) -> object:

@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from copy import copy
 from functools import partial
 from math import inf
@@ -55,14 +56,17 @@ class Watcher:
         read_status: Callable[[str], Awaitable[Update]],
         tell: Callable[[Event], None],
         *,
+        tells: bool = True,
         budget: Callable[[], Budget] | None = None,
     ) -> None:
-        """Watch nothing yet; ``budget`` says what the lane of status reads has left."""
+        """Watch nothing yet; ``tells`` is whether anybody listens, ``budget`` says what the lane of status reads has left."""
         self._settings = settings
         self._read_status = read_status
         self._tell = tell
+        self._tells = tells
         self._budget = budget or _no_limit
         self._loop = asyncio.get_running_loop()
+        self._context = Context()
         self._board: dict[str, Entry] = {}
         self._turns: Turns[Entry] = Turns()
         self._kinds: dict[str, Durations] = {}
@@ -81,6 +85,16 @@ class Watcher:
     def tickets(self) -> tuple[str, ...]:
         """The tickets of the jobs that are waited for."""
         return tuple(entry.ticket for entry in self._board.values())
+
+    @property
+    def jobs(self) -> int:
+        """How many jobs are waited for."""
+        return len(self._board)
+
+    @property
+    def hears_push(self) -> bool:
+        """Whether the push channel is up."""
+        return self._push_up_since < inf
 
     def join(  # noqa: PLR0913  what is known of a wait
         self,
@@ -187,7 +201,8 @@ class Watcher:
     def take(self, entry: Entry, update: Update) -> None:
         """Fold news about a job in, from whatever source."""
         before = entry.update
-        if entry.take(update) and (before.state, before.progress) != (entry.update.state, entry.update.progress):
+        news = entry.take(update)
+        if self._tells and news and (before.state, before.progress) != (entry.update.state, entry.update.progress):
             self._tell(StateChanged(request_id=entry.request_id, state=entry.update.state.value, progress=entry.update.progress))
         if entry.update.finished:
             entry.due = inf
@@ -233,7 +248,8 @@ class Watcher:
             self._timer = None
         if at < inf:
             self._timer_at = at
-            self._timer = self._loop.call_at(at, self._tick)
+            # In a context of its own: else reads would run in that of whoever set the timer, and traces of them with it.
+            self._timer = self._loop.call_at(at, self._tick, context=self._context)
 
     def _tick(self) -> None:
         """Start the reads whose turn it is."""
@@ -270,7 +286,8 @@ class Watcher:
         else:
             entry.failures, entry.missed = 0, False
             self._learn(entry, update, alive=entry.seen_at, seen=began)
-            self._tell(Polled(request_id=entry.request_id, state=update.state.value))
+            if self._tells:
+                self._tell(Polled(request_id=entry.request_id, state=update.state.value))
             self.take(entry, update)
 
     def _end_read(self, entry: Entry, _: asyncio.Task[None]) -> None:

@@ -58,7 +58,7 @@ async def answer(receiver: Receiver, headers: Mapping[str, str], chunks: AsyncGe
     try:
         await receiver.deliver(headers, bytes(body), key=key)
     except SignatureError as error:
-        _log.warning("%s", error)
+        _log.warning("A webhook was refused: %s", error)
         return _REFUSED
     except (ClientClosedError, SharedStateError) as error:
         _log.warning("A webhook wasn't taken, the service will deliver it again: %s", error)

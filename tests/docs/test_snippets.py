@@ -12,7 +12,7 @@ from .pages import DOCS, PAGES, ROOT, SNIPPETS, Snippet
 
 pytestmark = pytest.mark.processes
 ELSEWHERE = {"batches_1", "money_1"}
-"""They leave files, and have tests of their own that look at them: `test_batch_docs.py`, `test_readme.py`."""
+"""They leave files, and have tests of their own that look at them: `test_batch_docs.py`, `test_readme.py`. `test_plugin.py` runs tests."""
 LANDSCAPE = ROOT / "dryapi_async" / "cli" / "landscape.jpg"
 
 
@@ -27,13 +27,6 @@ def folder(tmp_path: Path) -> Path:
     for name in ("photo.jpg", "fox.png"):  # a file of another kind than its name says is sent as what it is
         shutil.copy(LANDSCAPE, tmp_path / name)
     return tmp_path
-
-
-def run_as_test(code: str, folder: Path) -> tuple[int, str]:
-    """Run a snippet as a user's own test file, without a server beside it, and give pytest's status and words."""
-    (folder / "test_drawing.py").write_text(code)
-    done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "test_drawing.py", folder=folder, environment={"PYTHONPATH": str(ROOT)})
-    return done.returncode, done.stdout
 
 
 @pytest.mark.parametrize(
@@ -51,23 +44,6 @@ def test_no_program_is_missed() -> None:
     blocks = sum(page.read_text().count("```python") for page in PAGES)
     assert blocks == len(SNIPPETS)
     assert {one.name for one in SNIPPETS} >= ELSEWHERE
-
-
-def test_p41_the_pages_test_runs_offline_and_soon(tmp_path: Path) -> None:
-    (snippet,) = (one for one in SNIPPETS if one.is_test)
-    status, said = run_as_test(snippet.code, tmp_path)
-    assert status == 0, said
-    passed = re.search(r"1 passed in ([\d.]+)s", said)
-    assert passed
-    assert float(passed[1]) < 5  # five times the promise: a busy machine, and Python's development mode
-
-
-def test_p41_the_pages_test_fails_when_a_submit_is_doubled(tmp_path: Path) -> None:
-    (snippet,) = (one for one in SNIPPETS if one.is_test)
-    right = "    return await call.save(path)\n"
-    assert right in snippet.code
-    status, said = run_as_test(snippet.code.replace(right, f"    await client.call(call.operation)\n{right}"), tmp_path)
-    assert (status, "assert 2 == 1" in said) == (1, True), said
 
 
 def test_the_console_lines_of_the_quickstart_are_the_readmes() -> None:

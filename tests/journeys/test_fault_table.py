@@ -289,7 +289,7 @@ async def test_p01_where_nobody_listens_nothing_is_sent(kind: Kind) -> None:
             await kind.act(stage)
         assert (asked(sim, kind.slug), sim.jobs_billed) == (requests, charges)
         tries = [event for event in events if isinstance(event, Attempt)]
-        assert len(tries) == (0 if kind.slug == "storage" else ATTEMPTS)
+        assert len(tries) == ATTEMPTS
         await sim.come_up()
         await kind.act(stage)
         assert (asked(sim, kind.slug), sim.jobs_billed) == (requests + 1, charges + kind.is_paid)

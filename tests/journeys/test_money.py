@@ -31,7 +31,7 @@ from dryapi_async import (
     Timeouts,
     TransportError,
 )
-from dryapi_async.events import Attempt, Event
+from dryapi_async.events import Attempt, BytesSent, Event
 from dryapi_async.simulator import Fault, Simulator
 
 from ..conftest import FOX, PNG, begin, edit, files_in, finish, give_up, make_client, make_sim, now, seen, settle, sha256, until
@@ -337,7 +337,9 @@ class TestExpect100:
             sim.script("img2img", Fault.too_large(early=True) if kind is PayloadTooLargeError else Fault.unauthorized(early=True))
             with pytest.raises(kind):
                 await edit(client, image=PNG + bytes(2_000_000))
-            assert [type(event) for event in told] == [Attempt]
+            (attempt,) = (event for event in told if isinstance(event, Attempt))
+            assert attempt.bytes_sent == 0
+            assert not any(isinstance(event, BytesSent) for event in told)
             assert sim.jobs_billed == 0
 
     async def test_a_429_before_the_body_is_waited_out(self, sim: Simulator) -> None:

@@ -3,6 +3,7 @@
 mitmdump runs in a virtual environment of its own, since it pins its libraries; DRYAPI_MITMDUMP names it.
 """
 
+import asyncio
 import json
 import os
 import shutil
@@ -37,7 +38,7 @@ from dryapi_async import (
 )
 from dryapi_async.simulator import Simulator
 
-from ..conftest import FOX, PNG, edit, files_in, make_sim, seen, sha256
+from ..conftest import FOX, PNG, edit, files_in, make_sim, seen, sha256, until
 
 # Another path than the environment's is a mistake, so it isn't looked for elsewhere.
 MITMDUMP = os.environ.get("DRYAPI_MITMDUMP") or shutil.which("mitmdump")
@@ -158,7 +159,7 @@ def wait_until_it_listens(process: "subprocess.Popen[bytes]", folder: Path) -> N
 
 @asynccontextmanager
 async def way_through(
-    witness: Witness, way: str, fault: str | None = None, *, proxy: str | None = None, result_size: int | None = None
+    witness: Witness, way: str, fault: str | None = None, *, proxy: str | None = None, result_size: int | None = None, push: bool = False
 ) -> AsyncIterator[tuple[Simulator, Client]]:
     """Open a service and a client that reaches it only through the witness."""
     tls = way == "a tunnel"
@@ -172,6 +173,7 @@ async def way_through(
             proxy=None if way == "a front" else proxy or witness.proxy,
             ssl=witness.client_tls if tls else None,
             timeouts=Timeouts(idle=idle),
+            client_id=sim.client_id if push else None,
         ) as client,
     ):
         yield sim, client
@@ -341,6 +343,23 @@ async def test_p28_a_download_goes_through_the_witness_whole(witness: Witness, w
         assert saw.answers[0]["sha256"] == sha256(saved)
         assert saved.stat().st_size == 3_000_000
         assert files_in(tmp_path) == ["fox.png"]
+
+
+@pytest.mark.parametrize("way", ["a proxy", "a tunnel"])
+async def test_p28_the_witness_sees_all_that_the_service_gets(witness: Witness, way: str, tmp_path: Path) -> None:
+    """API, uploads, the socket and downloads from the other origin; in a tunnel the private CA is the witness's own."""
+    async with way_through(witness, way, push=True) as (sim, client):
+        plan = witness.plan()
+        job = await upload(client)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            image = await job.result()
+            await until(lambda: sim.push.subscribed)
+        await image.save(tmp_path / "fox.png")
+        saw = [one["path"] for one in witness.saw(plan).requests]
+        assert sorted(saw) == sorted(one.path for one in (*sim.requests, *sim.storage_requests))
+        assert {one.operation for one in sim.requests} >= {"img2img", "push", "broadcasting/auth"}
+        assert len(sim.storage_requests) == 1
+        assert sim.storage_url != sim.url
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -1,0 +1,40 @@
+"""What one client counted: plain numbers, added to in place."""
+
+from attrs import define
+
+from dryapi_async.protocol.endpoint import STATUS_LANE
+from dryapi_async.protocol.wire import WireCall
+
+
+@define
+class Counts:
+    """Sums since the client was made, over its event loops. What each is stands at `dryapi_async.stats.Stats`."""
+
+    calls: int = 0
+    submits: int = 0
+    submits_unknown: int = 0
+    requests: int = 0
+    retries: int = 0
+    status_reads: int = 0
+    rate_limited: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    downloads: int = 0
+
+    def begin(self, call: WireCall, attempt: int) -> None:
+        """Count a request that is about to be sent."""
+        self.requests += 1
+        if call.lane == STATUS_LANE:
+            self.status_reads += 1
+        elif attempt == 1:
+            self.calls += 1
+            self.submits += call.billed
+        if attempt > 1:
+            self.retries += 1
+
+    def end(self, status: int | None, bytes_sent: int, bytes_received: int) -> None:
+        """Count what became of it; ``status`` is None where no usable answer came."""
+        if status == 429:  # noqa: PLR2004  Too Many Requests
+            self.rate_limited += 1
+        self.bytes_sent += bytes_sent
+        self.bytes_received += bytes_received
