@@ -23,6 +23,7 @@ class Proxies:
         """Find the proxy for one address; None is none."""
         if self._chosen is not None or not self._environment:
             return self._chosen
-        if proxy_bypass_environment(url.host or "", self._environment):
+        # An entry of no_proxy may name a port, too.
+        if proxy_bypass_environment(f"{url.host}:{url.port}", self._environment):
             return None
         return self._environment.get(url.scheme) or self._environment.get("all")

@@ -23,6 +23,14 @@ def test_the_environments_are_found_by_scheme(monkeypatch: pytest.MonkeyPatch) -
     assert proxies.find(URL("http://other.example")) == "http://rest:2"
 
 
+def test_an_exception_may_name_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://plain:1")
+    monkeypatch.setenv("no_proxy", "local.example:8000")
+    proxies = Proxies(None)
+    assert proxies.find(URL("http://local.example:8000")) is None
+    assert proxies.find(URL("http://local.example:8001")) == proxies.find(URL("http://local.example")) == "http://plain:1"
+
+
 def test_the_users_own_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://secure:1")
     monkeypatch.setenv("no_proxy", "*")
