@@ -5,6 +5,7 @@ import logging
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 from math import inf
 from ssl import SSLContext
@@ -84,14 +85,7 @@ class Engine:
         self.exchange: Exchange = Exchange(
             self.http, self.threads, settings, on_event, before=None if before is None else before.exchange, pacing=pacing
         )
-        given, pacing = pacing, self.exchange.pacing
-        self.watcher: Watcher = Watcher(
-            settings,
-            self.read_status_once,
-            self.exchange.tell,
-            tells=self.exchange.tells,
-            budget=lambda: pacing.budget(STATUS_LANE),
-        )
+        self.watcher: Watcher = self._make_watcher()
         self.downloads: Downloads = Downloads(self.http, self.threads, self.exchange, self.read_status, fetched=self._note_saved)
         self._work: dict[asyncio.Task[Any], Trail] = {}
         self._adopted: dict[asyncio.Task[Any], bool] = {}
@@ -104,7 +98,7 @@ class Engine:
         self.deliveries: Deliveries = Deliveries() if before is None else before.deliveries
         self.early: EarlyNews = EarlyNews() if before is None else before.early
         self.store: Store | None = self._open_store() if home is None else home.store
-        self.news: SharedNews | None = self._share(new_lanes=given is None)
+        self.news: SharedNews | None = self._share(new_lanes=pacing is None)
         self._keepers: list[AsyncGenerator[None, None]] = []
         if home is None:
             self._keepers.append(_keep(self.http, self.threads, journal, self.store))
@@ -113,6 +107,11 @@ class Engine:
             # Its first step doesn't wait, so it can be taken here: it registers the generator with the loop, which closes it at its end.
             with suppress(StopIteration):
                 keeper.__anext__().send(None)
+
+    def _make_watcher(self) -> Watcher:
+        exchange = self.exchange
+        budget = partial(exchange.pacing.budget, STATUS_LANE)
+        return Watcher(self.settings, self.read_status_once, exchange.tell, tells=exchange.tells, budget=budget)
 
     def _open_store(self) -> Store | None:
         return None if self.settings.shared is None else self.settings.shared.open()
