@@ -75,7 +75,7 @@ class RateLimited:
 
 @frozen(kw_only=True)
 class SubmissionUnknown:
-    """A submit ended whose answer was lost: it may have been billed, and isn't repeated. Told once for each."""
+    """A submit's answer was lost: it may have been billed. Told once for each; only ``resubmit=True`` sends another after it."""
 
     request: str
     attempts: int

@@ -79,7 +79,8 @@ class OwnLife:
                 return self.current
             if not self.current.loop.is_closed():
                 raise ClientLoopError("The client belongs to another event loop that isn't closed: make one client per loop and thread.")
-        self._before, self._tenants = self._tenants, []
+        # Those that weren't used on the last loop, too: their orphans, limits and sums go on at their next use.
+        self._before, self._tenants = [*self._tenants, *self._before][:MOST_TENANTS], []
         self.current = Engine(
             self._settings,
             session=self._session,
@@ -107,7 +108,9 @@ class OwnLife:
             return found
         same_key = (engine for engine in (home, *self._tenants) if engine.settings.api_key == settings.api_key)
         pacing = next((engine.exchange.pacing for engine in same_key), None)
-        before = next((engine for engine in self._before if engine.settings == settings), None)
+        before = self.find_before(settings, on_event)
+        if before is not None:
+            self._before.remove(before)
         self._forget_idle()
         self._tenants.append(
             Engine(
@@ -123,6 +126,10 @@ class OwnLife:
             )
         )
         return self._tenants[-1]
+
+    def find_before(self, settings: Settings, on_event: OnEvent | None) -> Engine | None:
+        """Find the engine that served these settings on a loop that has ended, where none has taken over from it."""
+        return next((engine for engine in self._before if engine.settings == settings and engine.on_event is on_event), None)
 
     def _forget_idle(self) -> None:
         if len(self._tenants) >= MOST_TENANTS:
@@ -168,7 +175,7 @@ class TenantLife:
     @property
     def current(self) -> Engine | None:
         """The engine, if one was opened."""
-        return self.home.find_tenant(self._settings, self._on_event)
+        return self.home.find_tenant(self._settings, self._on_event) or self.home.find_before(self._settings, self._on_event)
 
     def engine(self) -> Engine:
         """Find what serves this account on the running loop, or open it.

@@ -15,7 +15,7 @@ async def main() -> None:
         print(job.ticket)  # a text to store anywhere: client.job(ticket) goes on in another process
         try:
             image = await job.result(timeout=300)
-            await image.save("night.webp")
+            print("saved", await image.save("night.webp"))
         except JobFailedError as error:
             print("failed:", error.code, error.reason)
         except JobTimeoutError:

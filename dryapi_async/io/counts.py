@@ -22,7 +22,7 @@ class Counts:
     downloads: int = 0
 
     def begin(self, call: WireCall, attempt: int) -> None:
-        """Count a request that is about to be sent."""
+        """Count a request that was sent, or may have been."""
         self.requests += 1
         if call.lane == STATUS_LANE:
             self.status_reads += 1

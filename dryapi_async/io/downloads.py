@@ -1,6 +1,7 @@
 """Results on disk, whole or not at all; an expired link is renewed by one status read, a cut transfer goes on where it was."""
 
 import asyncio
+import logging
 import random
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
@@ -22,11 +23,13 @@ from dryapi_async.io.targets import check_target, safe_name
 from dryapi_async.io.threads import FileThreads
 from dryapi_async.io.writing import Writer, open_writer, see_through
 from dryapi_async.protocol.links import Link, check_link, follow, mask, private_address
-from dryapi_async.protocol.media import ending_for, sniff
+from dryapi_async.protocol.media import ending_for, fits_name, sniff
 from dryapi_async.protocol.replies import read_limit_kind, read_retry_after
 from dryapi_async.protocol.retry import Again, Answered, Broke, decide
 from dryapi_async.protocol.status import Update
 from dryapi_async.protocol.unpack import Unpacker, read_coding
+
+logger: logging.Logger = logging.getLogger("dryapi_async")
 
 PIECE_BYTES: Final = 256 * 1024
 MOST_REDIRECTS: Final = 5
@@ -116,7 +119,11 @@ class Downloads:
         name = safe_name(link.request_id)
         content = self._pieces(transfer)
         with self._exchange.step("download", "", link.request_id):
-            return await _settle(self._save(link.request_id, content, target, lambda: name + (ending_for(transfer.content_type) or ending)))
+            path = await _settle(self._save(link.request_id, content, target, lambda: name + (ending_for(transfer.content_type) or ending)))
+        if not fits_name(path.name, transfer.content_type):
+            # It is paid for, so it is kept; who opens it by its name should know.
+            logger.warning("%s holds %s, which its name doesn't say", path, transfer.content_type)
+        return path
 
     async def write(self, request_id: str, text: str, target: Path, *, ending: str, max_bytes: int | None = None) -> Path:
         """Save a text whole or not at all."""
@@ -168,7 +175,7 @@ class Downloads:
                             self._note_attempt(transfer, response, None, whole=True)
                             ended(transfer.link.request_id)
                             return
-            except (aiohttp.ClientError, OSError, ValueError) as error:
+            except (aiohttp.ClientError, OSError, ValueError, DryAPIError) as error:
                 failure = error
                 if isinstance(error, DryAPIError):
                     raise
@@ -207,9 +214,9 @@ class Downloads:
         if transfer.position and transfer.validator and transfer.coding is None:
             headers = headers | {"Range": f"bytes={transfer.position}-", "If-Range": transfer.validator}
         url = transfer.url or ""
-        transfer.began_at = self._exchange.wall()
         for _ in range(MOST_REDIRECTS + 1):
             url = check_link(url, self._http.rules)
+            transfer.began_at = transfer.began_at or self._exchange.wall()
             try:
                 response = await self._http.fetch(URL(url, encoded=True), headers)
             except PrivateAddressError as error:

@@ -190,6 +190,7 @@ class Exchange:
         if _may_be_executed(happened, self._settings.retry) and call.billed:
             # The user's word allows another one; this one stays a payment whose fate isn't known.
             trail.note("unknown", "its answer was lost, and it was sent again at the user's word")
+            self.note_unknown(trail)
             trail.key = make_key()
         else:
             trail.note("waiting")
@@ -209,7 +210,6 @@ class Exchange:
             trail.waits_for = "a free connection"
             await trail.begin(call, body)
             passage.may_count = True
-            self.counts.begin(call, trail.attempt)
             try:
                 outcome = await self._http.send(call, body, seconds_left=None if deadline == inf else deadline - started)
             except PoolTimeoutError:
@@ -234,6 +234,7 @@ class Exchange:
         """Count a request that ended, and tell it; without an outcome it was cut off here."""
         status, received = (outcome.status, len(outcome.content)) if isinstance(outcome, Answer) else (None, 0)
         sent = 0 if body is None else body.bytes_sent
+        self.counts.begin(call, trail.attempt)
         self.counts.end(status, sent, received)
         if self._on_event is None:
             return

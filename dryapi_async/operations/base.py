@@ -152,10 +152,15 @@ def _checks(cls: Any) -> tuple[_Check, ...]:
     found: list[_Check] = []
     for one in attrs.fields(cls):
         if FILE_KIND not in one.metadata:
-            found.append((one.name, one.default, *_check_for(hints[one.name]), False))
+            found.append((one.name, _default_of(one), *_check_for(hints[one.name]), False))
         elif get_origin(_without_none(hints[one.name])) is Sequence:
-            found.append((one.name, one.default, _accepts_sources, "a list or tuple of sources", True))
+            found.append((one.name, _default_of(one), _accepts_sources, "a list or tuple of sources", True))
     return tuple(found)
+
+
+def _default_of(one: "attrs.Attribute[Any]") -> object:
+    """Give what a field is where it is left alone; nothing that can be given where it must be given."""
+    return object() if one.default is attrs.NOTHING else one.default
 
 
 def _without_none(hint: Any) -> Any:

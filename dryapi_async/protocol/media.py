@@ -117,6 +117,12 @@ def ending_for(content_type: str) -> str:
     return _ENDINGS.get(content_type.partition(";")[0].strip().lower(), ("",))[0]
 
 
+def fits_name(name: str, content_type: str) -> bool:
+    """Say whether a file of a content type may have this name: only an ending that promises another type is wrong."""
+    promised, endings = type_of_name(name), _ENDINGS.get(content_type.partition(";")[0].strip().lower())
+    return promised is None or endings is None or ending_of(name) in endings
+
+
 def match_name(name: str, content_type: str) -> str:
     """Make a file name's ending agree with its content type: the service judges both."""
     endings = _ENDINGS.get(content_type)

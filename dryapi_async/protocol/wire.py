@@ -96,6 +96,11 @@ def _leave(value: object) -> object:
 
 
 @cache
+def _names(cls: Any) -> tuple[str, ...]:
+    return tuple(one.metadata.get(WIRE_NAME, one.name) for one in attrs.fields(cls))
+
+
+@cache
 def _always(cls: Any) -> frozenset[str]:
     return frozenset(one.metadata.get(WIRE_NAME, one.name) for one in attrs.fields(cls) if ALWAYS in one.metadata)
 
@@ -108,12 +113,10 @@ def _file_kinds(cls: Any) -> Mapping[str, str]:
 def wire_fields(request: Request) -> dict[str, Any]:
     """Read a request's fields under the service's names; what is unset is left out unless the service wants it present."""
     cls = type(request)
-    always = _always(cls)
-    return {
-        name: value
-        for name, value in _unstructure(cls)(request).items()
-        if (value is not None and (not is_sequence(value) or value)) or name in always
-    }
+    always, found = _always(cls), _unstructure(cls)(request)
+    # In the class's order: a journal's digest of a request is of its bytes.
+    values = ((name, found.get(name)) for name in _names(cls))
+    return {name: value for name, value in values if (value is not None and (not is_sequence(value) or value)) or name in always}
 
 
 def encode(request: Request, *, webhook_url: str | None = None, key: str = "{key}") -> WireCall:

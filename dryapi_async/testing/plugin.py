@@ -18,6 +18,8 @@ import pytest
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
+    from pluggy import Result
+
     from dryapi_async import Client
     from dryapi_async.simulator import Simulator
     from dryapi_async.testing.service import Service
@@ -31,11 +33,15 @@ _MARKS: Final = (
 _ASYNCIO_FIXTURES: Final = "dryapi_async.testing.asyncio_fixtures"
 _LOOP_FACTORIES: Final = "dryapi_async.testing.loop_factories"
 _IN_ANYIO, _IN_THREAD = "_dryapi_service_in_anyio_loop", "_dryapi_service_in_thread"
+_NO_RUNNER: Final = (
+    "This async test has no runner: mark it @pytest.mark.anyio, or pip install pytest-asyncio and mark it @pytest.mark.asyncio."
+)
+_OLD_RUNNER: Final = "This async test needs pytest-asyncio 0.26 or newer (pip install -U pytest-asyncio), or @pytest.mark.anyio in its place."
 _SERVICE: Final = pytest.StashKey["Service"]()
 
 
 @pytest.fixture
-def dryapi_simulator(request: pytest.FixtureRequest) -> "Generator[Simulator]":
+def dryapi_simulator(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> "Simulator":
     """Serve the simulated service, for this test alone.
 
     `DRYAPI_API_KEY`, `DRYAPI_BASE_URL` and `DRYAPI_WEBHOOK_SECRET` lead to it meanwhile, so that clients which the tested code makes by
@@ -44,8 +50,8 @@ def dryapi_simulator(request: pytest.FixtureRequest) -> "Generator[Simulator]":
     """
     served: Service = request.getfixturevalue(_find_host(request))
     request.node.stash[_SERVICE] = served
-    with _import_service().lead_environment(served.simulator, _read_options(request, "dryapi_simulator")):
-        yield served.simulator
+    _import_service().lead_environment(monkeypatch, served.simulator, _read_options(request, "dryapi_simulator"))
+    return served.simulator
 
 
 @pytest.fixture
@@ -56,7 +62,7 @@ def dryapi_client(request: pytest.FixtureRequest, dryapi_simulator: "Simulator")
     """
     del dryapi_simulator  # it is up
     if _is_coroutine(request) and _find_host(request) == _IN_THREAD:
-        pytest.fail("dryapi_client: neither anyio's plugin (@pytest.mark.anyio) nor pytest-asyncio (0.26+) runs this test", pytrace=False)
+        pytest.fail(_NO_RUNNER if request.node.get_closest_marker("asyncio") is None else _OLD_RUNNER, pytrace=False)
     client: Client = request.node.stash[_SERVICE].open_client(_read_options(request, "dryapi_client"))
     return client
 
@@ -126,9 +132,12 @@ def _serve_in_thread(request: pytest.FixtureRequest) -> "Generator[Service]":
         yield served
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what anyio would run on trio, which it does by itself where trio is installed: the client is asyncio's."""
-    items[:] = [item for item in items if not ("dryapi_simulator" in _names(item) and _backend(item) == "trio")]
+    left_out = [item for item in items if "dryapi_simulator" in _names(item) and _backend(item) == "trio"]
+    if left_out:
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -186,7 +195,7 @@ def _make_asyncio_fixture(scope: str) -> object:
 # --- the clock
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> Generator[None]:
     """Let the loop of a marked test jump: by anyio's own parameter, or pytest-asyncio's own hook."""
     plugins = metafunc.config.pluginmanager
@@ -196,7 +205,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> Generator[None]:
         if "anyio_backend" in metafunc.fixturenames:
             backend = ("asyncio", {"loop_factory": _find_jumping_loop()})
             metafunc.definition.add_marker(pytest.mark.parametrize("anyio_backend", [backend], ids=["jumping"], scope="module"))
-    return (yield)
+    yield
 
 
 class _LoopFactories:
@@ -218,11 +227,12 @@ def _find_jumping_loop() -> "Callable[[], AbstractEventLoop]":
 # --- what a failed test says
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> "Generator[None, Result[pytest.TestReport], None]":
     """Show with a failed test what was asked of its simulator, and how often that was charged."""
-    report = yield
+    report = (yield).get_result()
     served = item.stash.get(_SERVICE, None)
     if served is not None and report.when == "call" and report.failed:
         report.sections.append((f"dryapi_simulator: charged {served.simulator.jobs_billed} times", served.describe_requests()))
-    return report
+        if unmet := served.describe_unmet_faults():
+            report.sections.append(("dryapi_simulator: faults", unmet))

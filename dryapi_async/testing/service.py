@@ -2,9 +2,9 @@
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.request import getproxies_environment
 
 import pytest
@@ -20,6 +20,7 @@ SOON: Final = 0.01
 """Seconds that a job takes, and between two reads of it, where the clock doesn't jump: a test is over in milliseconds."""
 _OTHERS: Final = ("DRYAPI_CLIENT_ID", "DRYAPI_LIMITS", "DRYAPI_PUSH_URL")
 Options = Mapping[str, Any]
+T = TypeVar("T")
 
 
 @define
@@ -34,7 +35,7 @@ class Service:
         """Make the test's client; it is closed with the service."""
         defaults = {"api_key": self.simulator.key, "base_url": self.simulator.url, "poll": None if self.jumping else SOON}
         given: dict[str, Any] = {**defaults, **options}
-        self.client = Client(**given)
+        self.client = _make(Client, given, mark="dryapi_client")
         return self.client
 
     def describe_requests(self, most: int = 30) -> str:
@@ -45,6 +46,23 @@ class Service:
             fault = f" (fault: {one.fault})" if one.fault else ""
             lines.append(f"{one.method} {one.operation}: {one.status or 'no answer'}{fault}")
         return "\n".join(lines)
+
+    def describe_unmet_faults(self) -> str:
+        """Write which scripted faults no request has met, a line for each script; empty where all were met."""
+        lines: list[str] = []
+        for scripted in self.simulator.scripted:
+            if count := scripted.unmet:
+                where = "requests that a function picks" if callable(scripted.match) else scripted.match
+                lines.append(f"{count} scripted fault{'s' if count > 1 else ''} of {where} {'were' if count > 1 else 'was'} never met")
+        return "\n".join(lines)
+
+
+def _make(factory: Callable[..., T], options: Options, *, mark: str) -> T:
+    """Make it, or fail the test with what is wrong with the options: a traceback through the fixtures would hide it."""
+    try:
+        return factory(**options)
+    except (TypeError, ValueError) as error:
+        pytest.fail(f"@pytest.mark.{mark}: {error}", pytrace=False)
 
 
 def check_jumping() -> None:
@@ -61,7 +79,7 @@ def check_jumping() -> None:
 async def serve_here(options: Options) -> AsyncGenerator[Service]:
     """Serve in the running loop."""
     jumping = isinstance(asyncio.get_running_loop(), VirtualClock)
-    async with Simulator(**_add_defaults(options, jumping=jumping)) as simulator:
+    async with _make(Simulator, _add_defaults(options, jumping=jumping), mark="dryapi_simulator") as simulator:
         service = Service(simulator, jumping)
         try:
             yield service
@@ -75,7 +93,7 @@ async def serve_here(options: Options) -> AsyncGenerator[Service]:
 @contextmanager
 def serve_in_thread(options: Options) -> Generator[Service]:
     """Serve in a loop of its own."""
-    with ThreadedSimulator(**_add_defaults(options, jumping=False)) as simulator:
+    with _make(ThreadedSimulator, _add_defaults(options, jumping=False), mark="dryapi_simulator") as simulator:
         service = Service(simulator)
         try:
             yield service
@@ -89,28 +107,17 @@ def _add_defaults(options: Options, *, jumping: bool) -> dict[str, Any]:
     return {"pictures": False, **({} if jumping else {"duration": SOON}), **options}
 
 
-@contextmanager
-def lead_environment(simulator: Simulator, options: Options) -> Generator[None]:
+def lead_environment(patch: pytest.MonkeyPatch, simulator: Simulator, options: Options) -> None:
     """Let every client that is made without a key or a host be one of the simulator, in child processes, too."""
-    before = dict(os.environ)
-    secret = options.get("webhook_secret", DEFAULT_WEBHOOK_SECRET)
-    ours = {"DRYAPI_API_KEY": simulator.key, "DRYAPI_BASE_URL": simulator.url, "DRYAPI_WEBHOOK_SECRET": secret, **dict.fromkeys(_OTHERS)}
+    # By pytest's own patch, which a test may use on the same names: two that put back what they found would do so in the wrong order.
+    patch.setenv("DRYAPI_API_KEY", simulator.key)
+    patch.setenv("DRYAPI_BASE_URL", simulator.url)
+    patch.setenv("DRYAPI_WEBHOOK_SECRET", options.get("webhook_secret", DEFAULT_WEBHOOK_SECRET))
+    for name in _OTHERS:
+        patch.delenv(name, raising=False)
     if getproxies_environment():
-        ours["no_proxy"] = _spare(simulator.host, before.get("no_proxy") or before.get("NO_PROXY"))
-    try:
-        _set(ours)
-        yield
-    finally:
-        _set({name: before.get(name) for name in ours})
+        patch.setenv("no_proxy", _spare(simulator.host, os.environ.get("no_proxy") or os.environ.get("NO_PROXY")))
 
 
 def _spare(host: str, spared: str | None) -> str:
     return spared if spared == "*" else ",".join(filter(None, (spared, host)))
-
-
-def _set(variables: Mapping[str, str | None]) -> None:
-    for name, value in variables.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value

@@ -11,8 +11,9 @@ import pytest
 
 from dryapi_async import Client, ClientLoopError, Job, SubmissionUnknownError
 from dryapi_async.simulator import Fault, Simulator
+from dryapi_async.testing import ThreadedSimulator
 
-from ..conftest import FOX, make_client, make_sim, seen, until
+from ..conftest import FOX, finish, give_up, make_client, make_sim, seen, until
 
 pytestmark = pytest.mark.anyio
 
@@ -87,3 +88,27 @@ def test_p11_a_loop_that_ended_with_a_call_under_way_leaves_a_client_that_works(
     gc.collect()
     assert (tmp_path / "fox.png").stat().st_size > 0
     assert len(seen(sim, "txt2img")) == sim.jobs_billed == 2
+
+
+def test_p11_an_accounts_orphan_outlives_a_loop_that_didnt_use_it() -> None:
+    async def leave(client: Client, service: ThreadedSimulator) -> None:
+        service.script("txt2img", Fault.delay(0.3))
+        task = asyncio.create_task(finish(client.call(FOX)))
+        while not service.requests:  # noqa: ASYNC110  it is in a thread, and tells nobody
+            await asyncio.sleep(0.01)
+        await give_up(task)
+        while not client.orphans:  # noqa: ASYNC110  the same
+            await asyncio.sleep(0.01)
+
+    async def use(client: Client) -> None:
+        await client.balance()
+
+    with ThreadedSimulator(pictures=False, duration=0.01) as service:
+        service.accept_key("another-key-of-twelve")
+        home = Client(service.key, base_url=service.url)
+        other = home.with_options(api_key="another-key-of-twelve")
+        asyncio.run(leave(other, service))
+        for client in (home, home, other):
+            asyncio.run(use(client))
+            assert len(other.orphans) == 1, "it is paid for"
+        asyncio.run(home.aclose())

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import pickle
 import time
 from pathlib import Path
@@ -10,8 +11,10 @@ import attrs
 import pytest
 
 from benchmarks.service import start_service
-from dryapi_async import Client, LaneStats, Limits, Rate, Retry, Stats, SubmissionUnknownError
+from dryapi_async import Client, LaneStats, Limits, PoolTimeoutError, Rate, Retry, Stats, SubmissionUnknownError, Timeouts
+from dryapi_async.events import SubmissionUnknown
 from dryapi_async.simulator import Fault, Simulator
+from dryapi_async.testing import ThreadedSimulator
 
 from ..conftest import FOX, PNG, edit, give_up, make_client, seen, until
 
@@ -147,3 +150,40 @@ async def test_a_snapshot_is_plain_and_cheap(sim: Simulator) -> None:
         for _ in range(100):
             used.stats()
         assert time.perf_counter() - began < 0.1
+
+
+def test_accounts_count_for_themselves_over_event_loops() -> None:
+    """Two of the same key with hooks of their own; a loop in which one isn't used; what isn't told yet isn't lost."""
+
+    async def submit(*clients: Client) -> None:
+        for client in clients:
+            await client.call(FOX)
+
+    with ThreadedSimulator(pictures=False, duration=0.01) as service:
+        home = Client(service.key, base_url=service.url)
+        one, two = (home.with_options(on_event=hook) for hook in (lambda _: None, repr))
+        for uses in ((one, one, two), (home,), (one, two), (home,)):
+            asyncio.run(submit(*uses))
+            assert one.stats().submits >= 2
+        assert (one.stats().submits, two.stats().submits) == (3, 2)
+        asyncio.run(home.aclose())
+
+
+async def test_a_submit_that_is_sent_again_at_the_users_word_is_counted_as_unknown(sim: Simulator) -> None:
+    told: list[object] = []
+    async with make_client(sim, on_event=lambda event: told.append(event) if isinstance(event, SubmissionUnknown) else None) as client:
+        sim.script("txt2img", Fault.reset(), times=2)
+        await client.call(FOX, resubmit=True)
+        assert sim.jobs_billed == 3
+        assert (client.stats().submits_unknown, len(told)) == (2, 2)
+
+
+async def test_what_found_no_connection_wasnt_sent(sim: Simulator) -> None:
+    sim.script("models", Fault.hang(), times=math.inf)
+    async with make_client(sim, pool_size=1, max_in_flight=1, timeouts=Timeouts(pool=1, idle=30)) as client:
+        waiting = asyncio.ensure_future(client.models())
+        await until(lambda: seen(sim, "models"))
+        with pytest.raises(PoolTimeoutError):
+            await client.balance()
+        assert client.stats().requests == 0
+        await give_up(waiting)

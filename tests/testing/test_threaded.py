@@ -109,3 +109,16 @@ def test_an_error_of_the_body_or_of_the_start_comes_through() -> None:
         with ThreadedSimulator(pictures=False) as service, ThreadedSimulator(pictures=False, port=int(service.url.rpartition(":")[2])):
             pass
     assert threading.active_count() == before
+
+
+def test_a_script_that_runs_in_its_loop_may_move_jobs_and_nothing_moves_before_the_start() -> None:
+    service = ThreadedSimulator(pictures=False)
+    with pytest.raises(RuntimeError, match="isn't running"):
+        service.run(int)
+    with service:
+        service.hold()
+        ticket = asyncio.run(submit(service))
+        service.script(
+            lambda received: received.operation == "request-status" and bool(service.finish(next(iter(service.jobs)))), Fault.delay(0)
+        )
+        assert asyncio.run(wait(service, ticket))

@@ -1,0 +1,29 @@
+"""The plugin leaves nothing behind: what its simulator's variables were is theirs again, whoever else changed them."""
+
+from pathlib import Path
+
+import pytest
+
+from .test_plugin import outcomes, run_pytest
+
+pytestmark = pytest.mark.processes
+
+CHANGED = """
+import os, pytest
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch):
+    monkeypatch.delenv("DRYAPI_LIMITS", raising=False)
+
+def test_without_a_key(dryapi_simulator, monkeypatch):
+    monkeypatch.delenv("DRYAPI_API_KEY")
+
+def test_after():
+    assert "DRYAPI_API_KEY" not in os.environ
+    assert os.environ["DRYAPI_BASE_URL"] == "http://127.0.0.1:9"
+"""
+
+
+def test_what_a_test_changed_itself_is_put_back_too(tmp_path: Path) -> None:
+    status, said = run_pytest(tmp_path, CHANGED, environment={"DRYAPI_BASE_URL": "http://127.0.0.1:9"})
+    assert (status, set(outcomes(said).values())) == (0, {"PASSED"}), said
