@@ -18,8 +18,6 @@ import pytest
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-    from pluggy import Result
-
     from dryapi_async import Client
     from dryapi_async.simulator import Simulator
     from dryapi_async.testing.service import Service
@@ -36,7 +34,9 @@ _IN_ANYIO, _IN_THREAD = "_dryapi_service_in_anyio_loop", "_dryapi_service_in_thr
 _NO_RUNNER: Final = (
     "This async test has no runner: mark it @pytest.mark.anyio, or pip install pytest-asyncio and mark it @pytest.mark.asyncio."
 )
-_OLD_RUNNER: Final = "This async test needs pytest-asyncio 0.26 or newer (pip install -U pytest-asyncio), or @pytest.mark.anyio in its place."
+_OLD_RUNNER: Final = (
+    "This async test needs pytest-asyncio 0.26 or newer (pip install -U pytest-asyncio), or @pytest.mark.anyio in its place."
+)
 _SERVICE: Final = pytest.StashKey["Service"]()
 
 
@@ -228,9 +228,9 @@ def _find_jumping_loop() -> "Callable[[], AbstractEventLoop]":
 
 
 @pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> "Generator[None, Result[pytest.TestReport], None]":
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
     """Show with a failed test what was asked of its simulator, and how often that was charged."""
-    report = (yield).get_result()
+    report: pytest.TestReport = (yield).get_result()
     served = item.stash.get(_SERVICE, None)
     if served is not None and report.when == "call" and report.failed:
         report.sections.append((f"dryapi_simulator: charged {served.simulator.jobs_billed} times", served.describe_requests()))

@@ -37,7 +37,8 @@ def test_all_time_is_the_loops() -> None:
             await asyncio.sleep(3601)
             assert (await talk.download(link))[0] == 403
             async with talk.session.get(f"{sim.url}/api/v1/client/balance") as answer:
-                assert answer.headers["Date"] == "Tue, 14 Nov 2023 23:23:22 GMT"
+                # Real seconds pass while threads are at work: a busy machine adds some.
+                assert answer.headers["Date"] in {f"Tue, 14 Nov 2023 23:23:2{second} GMT" for second in (2, 3, 4, 5)}
             assert 4202 <= sim.now() - 1_700_000_000 < 4205
             sim.script("balance", Fault.hang(seconds=1000), Fault.delay(50), times=1)
             began = loop.time()
