@@ -8,6 +8,7 @@ from io import TextIOWrapper
 import click
 
 from dryapi_async.cli.screen import INTERRUPTED, one_line
+from dryapi_async.cli.suggestions import SuggestingGroup, describe_usage
 from dryapi_async.version import __version__
 
 COMMANDS = {
@@ -24,7 +25,7 @@ COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
+class LazyGroup(SuggestingGroup):
     """A group whose commands are imported when they are named."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
@@ -62,6 +63,10 @@ _ASKED_FOR_HELP: tuple[type[click.UsageError], ...] = (
 """What click from 8.2 on raises for a group that is given no command; before, it prints the help by itself."""
 
 
+def _end(sentence: str) -> str:
+    return sentence if sentence.endswith(("?", ".")) else f"{sentence}."
+
+
 def start() -> int:
     """Run the command with the process's arguments, and give its exit status; wrong usage is one line, too."""
     for stream in (sys.stdout, sys.stderr):
@@ -76,7 +81,7 @@ def start() -> int:
     except click.ClickException as error:
         context = error.ctx if isinstance(error, click.UsageError) else None
         command = "dryapi" if context is None else context.command_path
-        sys.stderr.write(f"{type(error).__name__}: {one_line(error.format_message()).rstrip('.')}. See {command} --help\n")
+        sys.stderr.write(f"error: {_end(one_line(describe_usage(error)))} See {command} --help\n")
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED

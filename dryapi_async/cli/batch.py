@@ -118,10 +118,7 @@ def batch(
         sheet=not no_sheet,
         again=("unknown",) * resubmit_unknown + ("failed",) * retry_failed,
     )
-    try:
-        out.prepare()
-    except OSError as error:
-        fail(error)
+    out.prove()
     board = Board(len(lines), quiet=quiet)
     main = _make_main(board, manifest, lines, options, quiet=quiet)
     run_client(main, screen=board, journal=journal or out.path / "journal.db")
@@ -209,6 +206,8 @@ def _tell_end(board: Board, lines: Sequence[Line], work: Work, options: Options,
     failed = sum(state == "failed" for state in work.states.values())
     if failed and not quiet:
         board.warn(f"{failed:,} failed and {'is' if failed == 1 else 'are'} paid for: --retry-failed pays for them once more.")
+    if not quiet and (len(work.states) < len(lines) or "stopped" in work.states.values()):
+        board.warn("the same command goes on where this one stopped")
     if not quiet:
         sheet = options.folder / "index.html"
         give_line(f"{board.sum_up()}: {sheet if options.sheet else options.folder}")

@@ -15,6 +15,7 @@ from rich.text import Text
 from dryapi_async import Client
 from dryapi_async.cli.results import State, Told
 from dryapi_async.cli.screen import Screen, logger, one_line, plain
+from dryapi_async.cli.words import say_in_shell
 from dryapi_async.events import BytesReceived, BytesSent, Event, RateLimited
 from dryapi_async.protocol.batches import Pace
 
@@ -82,7 +83,7 @@ class Board(Screen):
         self._fresh += 1
         self._pace.note(time.monotonic(), self._fresh)
         if self._live is None or told.state != "saved":
-            rest = told.path if told.error is None else f"{told.error}: {told.message}"
+            rest = told.path if told.error is None else f"{told.error}: {say_in_shell(told.message or '')}"
             self.say(one_line(f"{told.key} {told.state} {rest or ''}"))
 
     def sum_up(self) -> str:

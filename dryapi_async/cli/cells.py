@@ -1,7 +1,6 @@
 """Requests from a manifest's values: JSON's own types, or the text of a table's cell."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from functools import cache
 from pathlib import PurePath
 from types import NoneType, UnionType
@@ -11,9 +10,11 @@ import attrs
 from attrs import frozen
 
 from dryapi_async.cli.flags import RequestClass, find_class, method_name
+from dryapi_async.cli.words import suggest
 from dryapi_async.errors import InputError, show_value
 from dryapi_async.operations import ALL
 from dryapi_async.operations.base import Lora, Operation
+from dryapi_async.protocol.replies import shorten
 from dryapi_async.protocol.untyped import is_list, is_object, is_sequence
 from dryapi_async.protocol.wire import FILE_KIND
 
@@ -57,12 +58,6 @@ def _kind_of(hint: Any, *, is_file: bool) -> Kind:
 def find_operation(name: str) -> RequestClass | None:
     """Find a billed operation by its slug or its method's name; a manifest of many lines names few."""
     return find_class(name)
-
-
-def suggest(word: str, among: Sequence[str]) -> str:
-    """Offer the nearest of some words, or nothing."""
-    near = get_close_matches(word[:100], among, 1)
-    return f", did you mean {near[0]!r}?" if near else ""
 
 
 def suggest_operation(name: str) -> str:
@@ -147,7 +142,8 @@ def _read_cell(kind: Kind, name: str, text: str, *, several: bool) -> Any:
     try:
         return readers[kind](text.strip()) if kind in readers else text
     except (ValueError, KeyError):
-        raise InputError(f"{name} takes {'a number' if kind == 'float' else kind}, not {show_value(text)}") from None
+        wanted = {"int": "no whole number", "float": "no number", "yes or no": "neither yes nor no"}.get(kind, f"no {kind}")
+        raise InputError(f"{name}: {shorten(text)!r} is {wanted}") from None
 
 
 def _split(text: str) -> Iterator[str]:

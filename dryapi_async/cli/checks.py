@@ -12,6 +12,7 @@ from dryapi_async.cli.board import give_line
 from dryapi_async.cli.manifest import Line
 from dryapi_async.cli.prices import Prices
 from dryapi_async.cli.screen import FAILED, one_line
+from dryapi_async.cli.words import say_in_shell
 from dryapi_async.operations.base import JobOperation
 
 _TURN = 100
@@ -31,16 +32,19 @@ async def check_lines(client: Client, name: str, lines: Sequence[Line]) -> None:
         if isinstance(line.operation, JobOperation) and (problems := await client.check(line.operation)):
             refused += 1
             sys.stderr.write(f"{one_line(f'{name}:{line.number}: ' + '; '.join(problems))}\n")
+            # The service would refuse to price it, too, for the same reasons.
+            continue
         price = await prices.ask(line.operation)
         if price is None:
             unpriced += 1
         else:
             total += price
     if prices.problem:
-        sys.stderr.write(f"prices can't be had: {one_line(prices.problem)}\n")
+        sys.stderr.write(f"prices can't be had: {one_line(say_in_shell(prices.problem))}\n")
     elif unpriced:
         sys.stderr.write(f"{unpriced:,} of the lines can be priced only by uploading their files, and aren't in the sum\n")
-    money = f"${total} in all" if not unpriced else f"${total} or more" if total else "no price is known"
-    give_line(f"{len(lines) - refused:,} of {len(lines):,} lines fit their models; {money}")
+    whole = "for those" if refused else "in all"
+    money = f"${total} {whole}" if not unpriced else f"${total} or more" if total else "no price is known"
+    give_line(f"{len(lines) - refused:,} of {len(lines):,} lines fit their models{f'; {money}' if refused < len(lines) else ''}")
     if refused:
         raise click.exceptions.Exit(FAILED)

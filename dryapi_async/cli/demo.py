@@ -53,7 +53,7 @@ async def _demo(image: Path, target: Target) -> None:
     from dryapi_async.simulator import Simulator  # noqa: PLC0415  loaded by the command that needs it
 
     width, height = fitting_size(image)
-    out = target.prepare()
+    out = target.prove()
     with Screen() as screen:
         async with Simulator(speed=SPEED, seed=7) as simulator:
             screen.say(f"A simulator stands for the service: {simulator.url}")

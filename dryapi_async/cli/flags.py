@@ -14,6 +14,7 @@ import click
 
 from dryapi_async import InputError, Lora
 from dryapi_async.cli.completion import complete_files
+from dryapi_async.cli.words import say_in_shell
 from dryapi_async.config import DEFAULT_TIMEOUT
 from dryapi_async.operations import ALL
 from dryapi_async.operations.base import Operation
@@ -54,8 +55,8 @@ def field_help(cls: Any) -> Mapping[str, str]:
 
 
 def without_marks(text: str | None) -> str:
-    """Take the marks of reStructuredText out of a docstring."""
-    return inspect.cleandoc(text or "").replace("`", "")
+    """Take the marks of reStructuredText out of a docstring, and say for a shell what it says of Python."""
+    return say_in_shell(inspect.cleandoc(text or "").replace("`", "")).replace("`", "'")
 
 
 def timeout_option(help_text: str) -> click.Option:
@@ -81,11 +82,20 @@ def options_for(cls: RequestClass, *, optional: Sequence[str] = ()) -> list[clic
         # A file whose class takes several under another name may be repeated, too: then it is those.
         if FILE_KIND in one.metadata and f"{one.name}s" in names:
             settings["multiple"] = True
+            more = " Repeat it for several."
+        else:
+            more = ""
+        # Its singular may be repeated, and that is told there.
+        hidden = FILE_KIND in one.metadata and one.name.removesuffix("s") in names and one.name.endswith("s")
         required = one.default is attrs.NOTHING and one.name not in optional
         if not required:
             settings["default"] = None
-        options.append(click.Option([*flags, one.name], required=required, help=texts.get(one.name), **settings))
+        options.append(click.Option([*flags, one.name], required=required, help=_add(texts.get(one.name), more), hidden=hidden, **settings))
     return options
+
+
+def _add(text: str | None, more: str) -> str | None:
+    return text and text + more
 
 
 def _flags(name: str, names: Sequence[str], *, switch: bool, several: bool) -> list[str]:

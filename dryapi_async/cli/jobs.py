@@ -7,9 +7,11 @@ import click
 
 from dryapi_async import Client, DryAPIError, Job, JobFailedError
 from dryapi_async.cli.completion import complete_folders
-from dryapi_async.cli.flags import timeout_option
+from dryapi_async.cli.flags import find_class, timeout_option
 from dryapi_async.cli.screen import FAILED, Screen, describe_error, give, run_client
-from dryapi_async.cli.targets import Target, read_target
+from dryapi_async.cli.targets import Target, read_target, refuse_out
+from dryapi_async.cli.words import say_in_shell
+from dryapi_async.operations.base import JobOperation
 
 
 @click.command()
@@ -17,22 +19,35 @@ from dryapi_async.cli.targets import Target, read_target
 @click.option(
     "--out",
     required=True,
-    callback=read_target(folder=True),
+    callback=read_target(folder=True, named=True),
     shell_complete=complete_folders,
     metavar="DIR",
-    help="The folder to save in; made if need be.",
+    help="The folder to save in; made if need be. For one job it may be the file to write, such as fox.png.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a job.")
 def wait(*, tickets: tuple[str, ...], out: Target, timeout: float, as_json: bool) -> None:
     """Wait for jobs by their tickets, and save what they made. It costs nothing: they are paid for."""
+    tickets = tuple(dict.fromkeys(tickets))
+    if not out.is_folder:
+        _check_name(tickets, out)
     run_client(lambda client, screen: _wait(client, screen, tickets, out, timeout, as_json=as_json), quiet=as_json)
 
 
 wait.params.append(timeout_option("Seconds to wait for each job."))
 
 
+def _check_name(tickets: tuple[str, ...], out: Target) -> None:
+    if len(tickets) > 1:
+        refuse_out(f"{out.path} is one file, and there are {len(tickets)} jobs: give a folder.")
+    cls = find_class("".join(tickets).partition(":")[0])
+    if cls is not None and issubclass(cls, JobOperation):
+        out.check_kind(cls.result_type)
+
+
 async def _wait(client: Client, screen: Screen, tickets: tuple[str, ...], out: Target, timeout: float, *, as_json: bool) -> None:
-    jobs: list[Job[Any]] = [client.job(ticket) for ticket in dict.fromkeys(tickets)]
+    jobs: list[Job[Any]] = [client.job(ticket) for ticket in tickets]
+    out.prove()
+    screen.wanted = out
     for job in jobs:
         screen.follow(job)
     failed = await asyncio.gather(*(_save(screen, job, out, timeout, as_json=as_json) for job in jobs))
@@ -58,7 +73,7 @@ async def _save(screen: Screen, job: Job[Any], out: Target, timeout: float, *, a
 def _tell_failure(screen: Screen, ticket: str, error: Exception, *, as_json: bool) -> None:
     """Say what became of one job; a machine reads it where it reads the others."""
     if as_json:
-        give({"ticket": ticket, "error": type(error).__name__, "message": str(error)}, as_json=True, text="")
+        give({"ticket": ticket, "error": type(error).__name__, "message": say_in_shell(str(error))}, as_json=True, text="")
     else:
         screen.say(describe_error(error) if ticket in str(error) else f"{describe_error(error)} ({ticket})")
 

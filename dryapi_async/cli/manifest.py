@@ -10,7 +10,8 @@ from typing import Any, Final, Literal
 
 from attrs import define, field, frozen
 
-from dryapi_async.cli.cells import OWN, all_fields, build, find_operation, suggest, suggest_operation
+from dryapi_async.cli.cells import OWN, all_fields, build, find_operation, suggest_operation
+from dryapi_async.cli.words import say_in_shell, suggest
 from dryapi_async.errors import InputError, show_value
 from dryapi_async.operations.base import Operation
 from dryapi_async.protocol.batches import make_name
@@ -67,7 +68,7 @@ def read_manifest(content: bytes, form: Form, folder: PurePath, *, op: str | Non
         try:
             found.lines.append(_make_line(number, given, folder, op, keys, cells=form != "lines"))
         except InputError as error:
-            found.problems.append(Problem(number, str(error).removesuffix(".")))
+            found.problems.append(Problem(number, say_in_shell(str(error)).removesuffix(".")))
     if not found.lines and not found.problems:
         found.problems.append(Problem(1, "there is no operation in the file"))
     # Those of one line stay in the order in which they were found.

@@ -11,18 +11,23 @@ from dryapi_async import Client
 from dryapi_async.cli.completion import complete_files
 from dryapi_async.cli.flags import RequestClass, find_class, make_request, method_name, options_for, timeout_option, without_marks
 from dryapi_async.cli.screen import Screen, fail, give, run_client
+from dryapi_async.cli.suggestions import SuggestingGroup
 from dryapi_async.cli.targets import Target, read_target
 from dryapi_async.errors import InputError
 from dryapi_async.operations import ALL
 from dryapi_async.operations.base import InstantOperation, JobOperation, Operation
 
 
-class OperationGroup(click.Group):
+class OperationGroup(SuggestingGroup):
     """A command for each billed operation, made from its class."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
         """Name the operations by their slugs."""
         return [cls.endpoint.slug for cls in ALL if cls.endpoint.price]
+
+    def other_names(self) -> list[str]:
+        """Name the operations by their methods."""
+        return [method_name(cls) for cls in ALL if cls.endpoint.price]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  click's signature
         """Make an operation's command; its slug and its method's name are both taken."""
@@ -70,6 +75,7 @@ def _runner(cls: RequestClass) -> Any:
         except InputError as error:
             fail(error)
         if isinstance(request, JobOperation) and out is not None and timeout is not None:
+            out.check_kind(request.result_type)
             run_client(lambda client, screen: _job(client, screen, request, out, timeout, as_json=as_json), quiet=as_json)
         else:
             run_client(lambda client, _: _answer(client, cast("InstantOperation[Any]", request), as_json=as_json), quiet=as_json)
@@ -84,6 +90,8 @@ async def _answer(client: Client, request: InstantOperation[Any], *, as_json: bo
 
 
 async def _job(client: Client, screen: Screen, request: JobOperation[Any], out: Target, timeout: float, *, as_json: bool) -> None:
+    out.prove()
+    screen.wanted = out
     loop, begun = asyncio.get_running_loop(), time.monotonic()
     deadline = loop.time() + timeout
     job = await client.call(request, timeout=timeout)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, NoReturn, Self, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TextIO
 
 from rich.console import Console
 from rich.filesize import decimal
@@ -17,7 +17,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from dryapi_async import Client, ConfigurationError, DryAPIError, Job
+from dryapi_async.cli.words import describe
 from dryapi_async.events import BytesReceived, BytesSent, Event, RateLimited, StateChanged
+
+if TYPE_CHECKING:
+    from dryapi_async.cli.targets import Target
 
 SIGNALLED = 128
 """A command that a signal ended says this and the signal's number, as shells do."""
@@ -57,6 +61,8 @@ class Screen:
         self._said: dict[str, str] = {}
         self._quiet = quiet
         self._jobs: list[Job[Any]] = []
+        self.wanted: Target | None = None
+        """Where the results were to go."""
 
     def __enter__(self) -> Self:
         if self._moves and not self._quiet:
@@ -116,7 +122,8 @@ class Screen:
         """Print the tickets of what is still running or not saved, but for those that were told already."""
         tickets = [job.ticket for job in (*self._jobs, *client.orphans) if job.ticket not in told]
         if tickets:
-            sys.stderr.write("paid for, and not saved yet; go on with\n  dryapi wait " + " ".join(tickets) + " --out .\n")
+            out = "." if self.wanted is None else self.wanted.spell_for_wait() if len(tickets) == 1 else self.wanted.spell_folder()
+            sys.stderr.write(f"paid for, and not saved yet; go on with\n  dryapi wait {' '.join(tickets)} --out {out}\n")
 
 
 def give(value: object, *, as_json: bool, text: str) -> None:
@@ -125,8 +132,8 @@ def give(value: object, *, as_json: bool, text: str) -> None:
 
 
 def describe_error(error: BaseException) -> str:
-    """Say an error's class and its sentence, on one line."""
-    return f"{type(error).__name__}: {one_line(str(error)) or 'no more is known.'}"
+    """Say an error in the words of a shell, on one line."""
+    return one_line(describe(error))
 
 
 def fail(error: BaseException) -> NoReturn:
@@ -182,6 +189,8 @@ def run_client(
                 raise
             except (DryAPIError, OSError) as error:
                 screen.__exit__(None, None, None)
+                if isinstance(error, OSError) and not isinstance(error, DryAPIError):
+                    screen.wanted = None  # that place has just failed
                 screen.tell_tickets(client, told=str(error))
                 raise
             finally:

@@ -14,6 +14,9 @@ _MEGABYTE: Final = 1024 * 1024
 LARGEST: Final[Mapping[str, int]] = {"image": 10 * _MEGABYTE, "audio": 20 * _MEGABYTE, "video": 50 * _MEGABYTE}
 """Bytes of one file, the most that any of the service's documents allows."""
 
+_MOST_COMPARED: Final = 100
+"""Characters: no slug is as long, and comparing takes the square of them."""
+
 _RANGES: Final[Mapping[str, str]] = {
     # field: what min_ and max_ are said of
     "width": "width",
@@ -48,8 +51,15 @@ def find_problems(request: Any, slug: str, models: tuple[Model, ...]) -> tuple[s
         return ()
     model = next((one for one in models if one.slug == wanted), None)
     if model is None:
-        return (f"model: {wanted!r} isn't among the {len(models)} models of this account",)
+        return (f"model: {wanted!r} isn't among the {len(models)} models of this account{_suggest(str(wanted), models)}",)
     return tuple(_find(fields, slug, model))
+
+
+def _suggest(slug: str, models: tuple[Model, ...]) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415  wanted only for a slip, and the package is imported for less
+
+    near = get_close_matches(slug[:_MOST_COMPARED], [model.slug for model in models], 1)
+    return f": did you mean {near[0]!r}?" if near else ""
 
 
 def _find(fields: Mapping[str, Any], slug: str, model: Model) -> Iterator[str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from attrs import define, evolve, field, frozen
 
+from dryapi_async.simulator.contract import OPERATIONS
 from dryapi_async.simulator.errors import HTML, JSON, Answer, html_page, too_many
 from dryapi_async.simulator.received import Received
 
@@ -23,7 +25,20 @@ Match = "str | Callable[[Received], bool]"
 BodyLike = str | bytes | dict[str, Any] | list[Any] | None
 
 PHASES: tuple[Phase, ...] = ("before_body", "mid_body", "after_body", "headers", "payload")
+MATCHES: tuple[str, ...] = ("*", "storage", "push", "broadcasting/auth", *OPERATIONS)
+"""What a script may name: every operation, both ports, and the push channel's two ends."""
+_LIMITS = ("minute", "daily")
 _SERVER_ERROR = 500
+
+
+def check_name(what: str, given: object, known: Iterable[str]) -> None:
+    """Refuse a name that isn't known; the ValueError has the nearest one and all there are."""
+    names = sorted(known)
+    if given in names:
+        return
+    near = get_close_matches(str(given), names, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ValueError(f"unknown {what} {given!r}: {hint}known are {', '.join(map(repr, names))}")
 
 
 @frozen
@@ -47,6 +62,11 @@ class Fault:
     code: str = ""
     message: str = ""
     reused: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse a kind or phase that isn't known: it would strike never, or elsewhere."""
+        check_name("kind of fault", self.kind, get_args(Kind))
+        check_name("phase", self.phase, PHASES)
 
     @classmethod
     def status(  # noqa: PLR0913 - what an answer is made of
@@ -103,6 +123,7 @@ class Fault:
         early: bool = False,
     ) -> Fault:
         """Answer 429. ``retry_after`` is put into the header as it is (default 60 or 43200); ``headers=False`` leaves all out."""
+        check_name("kind of rate limit", kind, _LIMITS)
         wait = retry_after if retry_after is not None else (60 if kind == "minute" else 43_200)
         limit = {"X-RateLimit-Limit": "3", "X-RateLimit-Remaining": "0"}
         if kind == "daily":
@@ -193,12 +214,21 @@ class Scripted:
     _left: list[tuple[Fault, float]] = field(factory=list[tuple[Fault, float]])
 
     def __attrs_post_init__(self) -> None:
+        if not callable(self.match):
+            check_name("operation", self.match, MATCHES)
         self._left = [(fault, self.times) for fault in self.faults]
 
     @property
     def spent(self) -> bool:
         """Whether none is left."""
         return not self._left
+
+    @property
+    def unmet(self) -> int:
+        """How many are left for requests that never came; where any number may come, all of them until the first."""
+        if self.probability is not None or math.isinf(self.times):
+            return 0 if self.used else len(self._left)
+        return int(sum(times for _, times in self._left))
 
     def remove(self) -> None:
         """Take back what is left."""

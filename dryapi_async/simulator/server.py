@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import random
 import shutil
 import tempfile
@@ -14,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from dryapi_async.simulator.account import Account
-from dryapi_async.simulator.faults import Scripted
+from dryapi_async.simulator.faults import Scripted, check_name
 from dryapi_async.simulator.hosting import Host
 from dryapi_async.simulator.jobs import Board, SimJob
 from dryapi_async.simulator.limits import Limiter
 from dryapi_async.simulator.media import Press
 from dryapi_async.simulator.models import SimModel, stock_models
 from dryapi_async.simulator.news import News
+from dryapi_async.simulator.options import JOBS, check_options
 from dryapi_async.simulator.push import Push
 from dryapi_async.simulator.receive import Receiver
 from dryapi_async.simulator.storage import Storage, make_secret
@@ -52,24 +52,19 @@ class Simulator:
     Use it as an async context manager, or ``await start()`` and ``await close()``. All time is the loop's.
 
     Args:
-        key: the API key that is taken.
-        client_id: names the push channel.
+        key, client_id: the API key that is taken; what names the push channel.
         host, port, storage_port: where to listen; 0 takes free ports.
         tier, limits, shared, window: rate limits (see :class:`dryapi_async.simulator.limits.Limiter`); none by default.
         limit_headers: whether limited answers carry the X-RateLimit headers.
         speed, duration: divides every job's duration (infinite: done at the first read); fixed seconds in place of the drawn ones.
         durations: ``{slug: (median seconds, sigma)}`` of the lognormal distribution.
-        fail: the part of jobs that end in error, 0 to 1.
-        seed: makes ids, durations and chances repeatable.
+        fail, seed: the part of jobs that end in error, 0 to 1; makes ids, durations and chances repeatable.
         balance: dollars on the account.
-        max_upload: bytes a file may have (sound for aud2video: at least 20 MiB).
-        max_body: bytes a whole body may have before the front end answers 413.
+        max_upload, max_body: bytes a file may have (sound for aud2video: at least 20 MiB), and a body before the front end answers 413.
         link_seconds: how long a result link is good.
-        pictures: whether results are drawn with Pillow; else they are small valid files without it.
-        result_size: pads the small files to so many bytes.
+        pictures, result_size: whether results are drawn with Pillow, else small valid files; pads these to so many bytes.
         keep_files: whether uploads are kept on disk while it runs; else they are only hashed.
-        keepalive: idle seconds after which a connection is closed.
-        drop_reused: closes every connection on its second request, without an answer.
+        keepalive, drop_reused: idle seconds until a connection is closed; closes each on its second request, without an answer.
         models: in place of the stock list.
         record, most_records, most_jobs: what is remembered, and how much of it.
         epoch: the wall-clock time at the start, seconds since 1970; the real one by default.
@@ -114,8 +109,7 @@ class Simulator:
         webhook_secret: str | None = DEFAULT_WEBHOOK_SECRET,
         webhook_ssl: ssl_module.SSLContext | None = None,
     ) -> None:
-        if pictures and importlib.util.find_spec("PIL") is None:
-            raise RuntimeError("drawn pictures need Pillow: pip install 'dryapi-async[simulator]', or Simulator(pictures=False)")
+        check_options(tier=tier, window=window, limits=limits, durations=durations, pictures=pictures)
         self.host = host
         self.requests: deque[Received] = deque(maxlen=most_records)
         self.storage_requests: deque[Received] = deque(maxlen=most_records)
@@ -371,6 +365,11 @@ class Simulator:
         self._scripts.append(scripted)
         return scripted
 
+    @property
+    def scripted(self) -> list[Scripted]:
+        """What `script` gave and isn't used up."""
+        return list(self._scripts)
+
     def clear_script(self) -> None:
         """Take back all faults."""
         self._scripts.clear()
@@ -381,6 +380,7 @@ class Simulator:
 
     def hold(self, operation: str = "*", *, times: float = float("inf")) -> None:
         """Keep the next jobs of an operation in processing until ``finish()`` or ``fail()``."""
+        check_name("operation", operation, JOBS)
         self._board.hold(operation, times)
 
     def release(self, operation: str = "*") -> None:

@@ -62,7 +62,8 @@ def _make(factory: Callable[..., T], options: Options, *, mark: str) -> T:
     try:
         return factory(**options)
     except (TypeError, ValueError) as error:
-        pytest.fail(f"@pytest.mark.{mark}: {error}", pytrace=False)
+        wrong = f"@pytest.mark.{mark}: {error}"
+    pytest.fail(wrong, pytrace=False)  # not inside: pytest would show the first error, too
 
 
 def check_jumping() -> None:

@@ -213,6 +213,7 @@ def test_check_tells_what_the_models_dont_take(tmp_path: Path) -> None:
         done = await run_batch(sim, tmp_path, "--check")
         assert done.status == 1
         assert [line.split(": ")[0] for line in done.err.splitlines()[:2]] == ["jobs.jsonl:2", "jobs.jsonl:3"]
+        assert "prices can't be had" not in done.err, "what doesn't fit isn't priced: the service would refuse that, too"
         assert done.out.startswith("2 of 4 lines fit their models; $")
         assert {one.operation for one in sim.requests} == {"models", "txt2img/price-calculation", "img-rmbg/price-calculation"}
         assert not any(one.files for one in sim.requests), "nothing is uploaded"
@@ -234,6 +235,7 @@ def test_ctrl_c_once_ends_what_is_under_way(tmp_path: Path) -> None:
         assert 4 <= sim.jobs_billed <= 8
         assert len(results_in(tmp_path / "out")) == sim.jobs_billed
         assert "not done of 40" in done.out
+        assert "the same command goes on where this one stopped" in done.err
         rest = await run_batch(sim, tmp_path, "--out", "out")
         assert (rest.status, sim.jobs_billed, len(results_in(tmp_path / "out"))) == (0, 40, 40)
 

@@ -170,8 +170,8 @@ def test_bytes_that_are_no_text_are_named_with_their_line() -> None:
 @pytest.mark.parametrize(
     ("text", "number", "said"),
     [
-        (HEADER + "txt2img,a,fox,M,wide,1,1,1,,,\n", 2, "width takes int, not str 'wide'"),
-        (HEADER + "txt2img,a,fox,M,1,1,1,1,high,,\n", 2, "guidance takes a number"),
+        (HEADER + "txt2img,a,fox,M,wide,1,1,1,,,\n", 2, "width: 'wide' is no whole number"),
+        (HEADER + "txt2img,a,fox,M,1,1,1,1,high,,\n", 2, "guidance: 'high' is no number"),
         (HEADER + "txt2img,a,fox,M,1,1,1,1,nan,,\n", 2, "guidance must be a finite number"),
         (HEADER + "txt2img,a,fox,M,1,1,1,1,,a.png,\n", 2, "txt2img has no field 'image'"),
         (HEADER + "txt2img,a,fox,M,1,1,1,1,,,,x,y\n", 2, "it has 13 cells, but the header has 11"),

@@ -35,6 +35,7 @@ FOX: dict[str, Any] = {"prompt": "a fox", "model": "Flux", "width": 512, "height
         ({"negative_prompt": "blur"}, ["negative_prompt: the model doesn't support it (supports_negative_prompt)"]),
         ({"loras": [Lora(name="ink", weight=1)]}, []),
         ({"loras": [Lora(name="oil", weight=1)]}, ["loras: the model has no 'oil'"]),
+        ({"model": "Fluks"}, ["model: 'Fluks' isn't among the 1 models of this account: did you mean 'Flux'?"]),
         ({"model": "Nope"}, ["model: 'Nope' isn't among the 1 models of this account"]),
     ],
 )

@@ -279,7 +279,99 @@ def test_plain_tests_have_a_simulator_in_a_thread(tmp_path: Path) -> None:
     assert [name for name, word in found.items() if word == "ERROR"] == ["test_no_loop_to_jump", "test_run_by_nobody"], said
     assert list(found.values()).count("PASSED") == 4, said
     assert "needs an async test" in said
-    assert "neither anyio's plugin" in said
+    wanted = "This async test has no runner: mark it @pytest.mark.anyio, or pip install pytest-asyncio and mark it @pytest.mark.asyncio."
+    assert f"\n{wanted}\n" in said
+
+
+WRONG_OPTIONS = """
+import pytest
+
+@pytest.mark.anyio
+@pytest.mark.dryapi_simulator(tier="gold")
+async def test_tier(dryapi_simulator): ...
+
+@pytest.mark.dryapi_simulator(durations=3)
+def test_durations(dryapi_simulator): ...
+
+@pytest.mark.dryapi_simulator(tear="basic")
+def test_no_such_option(dryapi_simulator): ...
+
+@pytest.mark.dryapi_client(max_in_flight="many")
+def test_client(dryapi_client): ...
+"""
+
+
+def test_wrong_options_fail_a_test_in_a_line(tmp_path: Path) -> None:
+    said = run_pytest(tmp_path, WRONG_OPTIONS)[1]
+    assert sorted(outcomes(said).values()) == ["ERROR"] * 4, said
+    errors = re.findall(r"^_+ ERROR at setup of \w+\S* _+\n(.*?)(?=^[_=]{3})", said, re.DOTALL | re.MULTILINE)
+    assert [error.count("\n") for error in errors] == [1] * 4, said
+    tier, durations, option, client = errors
+    assert tier == "@pytest.mark.dryapi_simulator: unknown tier 'gold': known are 'basic', 'none', 'premium'\n"
+    assert "durations takes {operation: (median seconds, sigma)}" in durations
+    assert "unexpected keyword argument 'tear'" in option
+    assert client.startswith("@pytest.mark.dryapi_client: max_in_flight")
+
+
+UNMET = """
+from dryapi_async.simulator import Fault
+
+def script(sim):
+    sim.script("txt2img", Fault.rate_limited())
+    sim.script("storage", Fault.reset(), Fault.hang(), times=2)
+    sim.script("*", Fault.reset(), times=1).remove()
+
+def test_fails(dryapi_simulator):
+    script(dryapi_simulator)
+    assert dryapi_simulator.jobs_billed == 1
+
+def test_passes(dryapi_simulator):
+    script(dryapi_simulator)
+"""
+
+
+def test_a_failed_test_says_which_faults_were_never_met(tmp_path: Path) -> None:
+    said = run_pytest(tmp_path, UNMET)[1]
+    assert outcomes(said) == {"test_fails": "FAILED", "test_passes": "PASSED"}
+    assert "1 scripted fault of txt2img was never met\n4 scripted faults of storage were never met\n" in said
+    assert said.count("never met") == 2
+
+
+REASONS = """
+import json
+import pytest
+from dryapi_async import JobFailedError
+from dryapi_async.simulator import Fault
+
+FOX = {"prompt": "a fox", "model": "Flux1schnell", "width": 256, "height": 256, "steps": 4, "seed": 7}
+
+@pytest.mark.anyio
+@pytest.mark.dryapi_simulator(webhook_url="http://127.0.0.1:9/")
+@pytest.mark.parametrize("by_hand", [False, True])
+@pytest.mark.parametrize("told", [False, True])
+async def test_it(dryapi_client, dryapi_simulator, told, by_hand):
+    sim = dryapi_simulator
+    if told:
+        sim.variants("status-error-fields")
+    if by_hand:
+        sim.hold()
+        job = await dryapi_client.txt2img(**FOX)
+        sim.fail(job.id, "OOM", "no memory")
+    else:
+        sim.script("txt2img", Fault.job_error("OOM", "no memory"))
+        job = await dryapi_client.txt2img(**FOX)
+    with pytest.raises(JobFailedError, match="OOM: no memory" if told else "the service gives no reason") as caught:
+        await job.result()
+    assert (caught.value.code, caught.value.reason) == (("OOM", "no memory") if told else (None, None))
+    (failed,) = [json.loads(one.body)["data"] for one in sim.webhooks.deliveries if one.event == "job.failed"]
+    assert (failed["error_code"], failed["error_message"]) == ("OOM", "no memory")
+"""
+
+
+def test_who_is_told_why_a_job_failed_is_as_the_page_says(tmp_path: Path) -> None:
+    status, said = run_pytest(tmp_path, REASONS)
+    assert status == 0, said
+    assert "4 passed" in said
 
 
 def test_it_can_be_left_out(tmp_path: Path) -> None:
