@@ -48,7 +48,7 @@ _REPLACEMENTS: Final[tuple[tuple[re.Pattern[str], _Words], ...]] = tuple(
             rf"Job {_TICKET}(?P<between> .*)wait again(?P<when> later)?, or keep the ticket",
             r"Job \g<ticket>\g<between>`dryapi wait \g<ticket> --out DIR` waits again\g<when>",
         ),
-        (r"(?:T|t)ake (?:the job|it) up (?:again )?with client\.job\([^()]*\)", "`dryapi wait TICKET --out DIR` takes it up"),
+        (r"(?:Take|take) (?:the job|it) up (?:again )?with client\.job\([^()]*\)", "`dryapi wait TICKET --out DIR` takes it up"),
         (r"\bbase_url\b", "DRYAPI_BASE_URL"),
         # Of the help, which is made of the classes' own texts.
         (r": a path, bytes, a binary file, or File\(\.\.\.\)", ": a path"),
