@@ -18,8 +18,8 @@ try:
     from opentelemetry import metrics, trace
     from opentelemetry.context import Context
     from opentelemetry.trace import Span, SpanKind, StatusCode
-except ImportError as error:
-    raise ImportError("dryapi_async.telemetry needs OpenTelemetry: pip install 'dryapi-async[otel]'.") from error
+except ImportError as _missing:
+    raise ImportError("dryapi_async.telemetry needs OpenTelemetry: pip install 'dryapi-async[otel]'.") from _missing
 
 Attributes = dict[str, str | int | bool]
 
