@@ -18,11 +18,12 @@ import pytest
 from dryapi_async.simulator import Fault
 from dryapi_async.testing import ThreadedSimulator
 
+from ..conftest import JPEG
 from ..docs.pages import DOCS, ROOT
 
 pytestmark = pytest.mark.processes
 PAGE = (DOCS / "web_backends.md").read_text()
-PHOTO = (ROOT / "dryapi_async" / "cli" / "landscape.jpg").read_bytes() + bytes(2**21)
+PHOTO = JPEG + bytes(2**21)
 """Larger than what Starlette keeps in memory."""
 
 
