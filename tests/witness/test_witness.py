@@ -234,14 +234,21 @@ async def test_p28_the_witness_sees_all_that_the_service_gets(witness: Witness, 
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_p01_a_witness_that_cant_reach_the_service(witness: Witness, way: str) -> None:
-    """What the witness answers itself is an answer; where it refuses the tunnel, nothing of the request left."""
+    """What the witness answers itself is an answer; where it refuses the tunnel, nothing of the request left.
+
+    As a front it closes a connection as soon as it can't dial the service. Under load that comes before the request's first byte, and
+    then nothing left on that connection, so that the client may try another.
+    """
     async with way_through(witness, way) as (sim, client):
         plan = witness.plan()
         await sim.go_down()
-        with pytest.raises(ConnectError if way == "a tunnel" else SubmissionUnknownError):
+        wrong = {"a proxy": SubmissionUnknownError, "a front": (SubmissionUnknownError, ConnectError), "a tunnel": ConnectError}[way]
+        with pytest.raises(wrong):
             await submit(client)
         saw = witness.saw(plan)
-        assert (len(saw.connections), saw.posts()) == {"a proxy": (1, 1), "a front": (1, 0), "a tunnel": (4, 0)}[way]
+        connections, posts = {"a proxy": ({1}, 1), "a front": ({1, 2, 3, 4}, 0), "a tunnel": ({4}, 0)}[way]
+        assert len(saw.connections) in connections
+        assert saw.posts() == posts
         await sim.come_up()
         await submit(client)
         assert (len(seen(sim, "txt2img")), sim.jobs_billed) == (1, 1)
