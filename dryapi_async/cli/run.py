@@ -75,7 +75,7 @@ def _runner(cls: RequestClass) -> Any:
         except InputError as error:
             fail(error)
         if isinstance(request, JobOperation) and out is not None and timeout is not None:
-            out.check_kind(request.result_type)
+            out.check_kind(request.result_type, getattr(request, "format", None))
             run_client(lambda client, screen: _job(client, screen, request, out, timeout, as_json=as_json), quiet=as_json)
         else:
             run_client(lambda client, _: _answer(client, cast("InstantOperation[Any]", request), as_json=as_json), quiet=as_json)

@@ -54,8 +54,8 @@ class Target:
             refuse_out(f"{folder} can't be written to ({error.strerror}).")
         return self.path
 
-    def check_kind(self, result_type: Any) -> None:
-        """Refuse a file name that promises what a result can't be: a picture as a.mp4.
+    def check_kind(self, result_type: Any, sound: str | None = None) -> None:
+        """Refuse a file name that promises what a result can't be: a picture as a.mp4, and a ``sound`` of one format as another's.
 
         Raises:
             UsageError: It does.
@@ -64,6 +64,9 @@ class Target:
         words, types = _HELD[getattr(result_type, "default_ending", "")]
         if promised is not None and not promised.startswith(types):
             refuse_out(f"{self.path.name} would be mislabelled: {words}.")
+        asked = None if sound is None else type_of_name(f"a.{sound}")
+        if promised is not None and asked is not None and asked.startswith("audio/") and promised != asked:
+            refuse_out(f"{self.path.name} would be mislabelled: --format is {sound}.")
 
     def spell_for_wait(self) -> str:
         """Spell the path as ``dryapi wait --out`` takes it for one job; a name without a known ending would be a folder there."""

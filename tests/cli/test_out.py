@@ -106,6 +106,23 @@ def test_each_result_has_its_names(result_type: type, good: list[str], bad: list
         Target(Path(name), is_folder=True).check_kind(result_type)
 
 
+def test_a_sound_is_called_what_it_was_asked_to_be() -> None:
+    for name, asked in (("a.wav", "wav"), ("a.opus", "ogg"), ("a.bin", "mp3"), ("a.wav", "unheard"), ("a.wav", None)):
+        Target(Path(name), is_folder=False).check_kind(Audio, asked)
+    with pytest.raises(click.UsageError, match=r"a\.wav would be mislabelled: --format is mp3\. Nothing was sent\."):
+        Target(Path("a.wav"), is_folder=False).check_kind(Audio, "mp3")
+    Target(Path("a.txt"), is_folder=False).check_kind(Text, "json")
+
+
+def test_the_command_refuses_a_sound_by_another_name_before_it_is_paid_for(tmp_path: Path) -> None:
+    async def main(sim: Simulator) -> None:
+        speech = ("run", "txt2audio", "--text", "Hello", "--model", "Kokoro", "--lang", "en-us", "--speed", "1", "--sample-rate", "24000")
+        done = await run(sim, tmp_path, *speech, "--mode", "custom_voice", "--voice", "af_sky", "--format", "mp3", "--out", "a.wav")
+        assert (done.status, "--format is mp3" in done.err, sim.jobs_billed) == (2, True, 0), done.err
+
+    with_simulator(main)
+
+
 def test_wait_takes_a_file_for_one_job_as_its_hint_says(tmp_path: Path) -> None:
     async def main(sim: Simulator) -> None:
         late = await run(sim, tmp_path, *FOX, "--out", "new/fox.png", "--timeout", "0.3")
