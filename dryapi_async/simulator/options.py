@@ -15,15 +15,20 @@ JOBS: tuple[str, ...] = ("*", *(slug for slug, row in OPERATIONS.items() if row.
 """What may be held: every operation that makes a job, or all."""
 _LIMITED = ("*", "prices", "status", "whisper", *OPERATIONS)
 _LIMITS = "limits takes {operation: (requests, seconds)}, such as {'txt2img': (3, 60.0)}"
+_SHARED = "shared takes (requests, seconds), such as (300, 60.0), with or without a third number, the requests a day"
 _DURATIONS = "durations takes {operation: (median seconds, sigma)}, such as {'txt2img': (2.0, 0.4)}; duration=3 makes each job take 3 s"
 
 
-def check_options(*, tier: object, window: object, limits: object, durations: object, pictures: bool) -> None:
+def check_options(*, tier: object, window: object, limits: object, shared: object, durations: object, pictures: bool) -> None:
     """Refuse what isn't there; a ValueError names what is. A RuntimeError says what has to be installed."""
     check_name("tier", tier, TIERS)
     check_name("window", window, get_args(Window))
-    for name in _read(limits, _LIMITS):
+    for name, limit in _read(limits, _LIMITS).items():
         check_name("limit", name, _LIMITED)
+        if not _is_limit(limit):
+            raise ValueError(f"{_LIMITS}; not {name}: {limit!r}")
+    if shared is not None and not _is_limit(shared):
+        raise ValueError(f"{_SHARED}; not {shared!r}")
     for slug, drawn in _read(durations, _DURATIONS).items():
         check_name("operation of durations", slug, JOBS[1:])
         if not _is_distribution(drawn):
@@ -38,10 +43,28 @@ def _read(given: object, usage: str) -> Mapping[object, object]:
     return cast("Mapping[object, object]", given or {})
 
 
+def _list(given: object) -> list[object]:
+    return list(cast("tuple[object, ...]", given)) if isinstance(given, tuple | list) else []
+
+
+def _is_limit(given: object) -> bool:
+    """Whether it is a number of requests and a number of seconds, with or without a number of requests a day."""
+    match _list(given):
+        case [requests, seconds] | [requests, seconds, None]:
+            return _is_count(requests) and _is_count(seconds) and seconds != 0
+        case [requests, seconds, day]:
+            return _is_count(requests) and _is_count(seconds) and seconds != 0 and _is_count(day)
+        case _:
+            return False
+
+
+def _is_count(given: object) -> bool:
+    return isinstance(given, int | float) and 0 <= given < math.inf
+
+
 def _is_distribution(drawn: object) -> bool:
     """Whether it is a median over 0 and a sigma from 0 on, which `lognormvariate` takes."""
-    pair = cast("tuple[object, ...]", drawn) if isinstance(drawn, tuple | list) else ()
-    match list(pair):
+    match _list(drawn):
         case [int() | float() as median, int() | float() as sigma]:
             return 0 < median < math.inf and 0 <= sigma < math.inf
         case _:

@@ -109,7 +109,7 @@ class Simulator:
         webhook_secret: str | None = DEFAULT_WEBHOOK_SECRET,
         webhook_ssl: ssl_module.SSLContext | None = None,
     ) -> None:
-        check_options(tier=tier, window=window, limits=limits, durations=durations, pictures=pictures)
+        check_options(tier=tier, window=window, limits=limits, shared=shared, durations=durations, pictures=pictures)
         self.host = host
         self.requests: deque[Received] = deque(maxlen=most_records)
         self.storage_requests: deque[Received] = deque(maxlen=most_records)
