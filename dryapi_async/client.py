@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack, overload
 import aiohttp
 
 from dryapi_async import operations as ops
-from dryapi_async.batch import Album, Batch, Money, Operations, Save, StopOn
 from dryapi_async.calls import InstantCall, JobCall, ModelList
 from dryapi_async.config import DEFAULT_TIMEOUT, Limits, Retry, Settings, Timeouts
 from dryapi_async.engine import Engine
@@ -21,19 +20,20 @@ from dryapi_async.errors import (
     show_value,
 )
 from dryapi_async.events import OnEvent
-from dryapi_async.evidence import find_unfinished, settle, settle_by_key
 from dryapi_async.job import Job, as_completed, take_up
 from dryapi_async.life import OwnLife, TenantLife
 from dryapi_async.methods import instant_method, job_method
 from dryapi_async.operations.base import InstantOperation, JobOperation
 from dryapi_async.options import TenantOptions, account_of, check_lanes, check_parts, check_push, load_parts, make_journal, tenant_settings
-from dryapi_async.protocol.signature import Headers, WebhookEvent, verify
 from dryapi_async.shared import SharedState
-from dryapi_async.stats import Stats, read_stats
 from dryapi_async.tracking.board import Poll
 
 if TYPE_CHECKING:
+    # What not every program uses is imported where it is used: these modules make a seventh of the package's own import.
+    from dryapi_async.batch import Album, Batch, Money, Operations, Save, StopOn
     from dryapi_async.io.journal import Journal
+    from dryapi_async.protocol.signature import Headers, WebhookEvent
+    from dryapi_async.stats import Stats
 
 R = TypeVar("R")
 
@@ -214,20 +214,22 @@ class Client:
 
     def batch(  # noqa: PLR0913  each is an option that a user may need
         self,
-        operations: Operations[R],
+        operations: "Operations[R]",
         *,
         at_once: int = 16,
         ordered: bool = False,
-        save: Save | None = None,
-        stop_on: StopOn | None = None,
-        budget: Money | None = None,
+        save: "Save | None" = None,
+        stop_on: "StopOn | None" = None,
+        budget: "Money | None" = None,
         timeout: float | None = DEFAULT_TIMEOUT,
         poll: Poll = None,
         once: bool = False,
         again: Collection[str] = (),
-        sheet: Album | None = None,
-    ) -> Batch[R]:
+        sheet: "Album | None" = None,
+    ) -> "Batch[R]":
         """Make many requests, ``at_once`` at a time, and iterate over their outcomes as they come; `Batch` says what each option is."""
+        from dryapi_async.batch import Batch  # noqa: PLC0415
+
         return Batch(operations, self._engine, at_once, ordered, save, stop_on, budget, timeout, poll, once, again, sheet)
 
     async def check(self, operation: JobOperation[Any]) -> tuple[str, ...]:
@@ -280,8 +282,10 @@ class Client:
         vars(tenant).update(settings=settings, _on_event=on_event, _journal=journal, _life=life)
         return tenant
 
-    def stats(self) -> Stats:
+    def stats(self) -> "Stats":
         """Take a snapshot of what this client did so far and does now; it sends nothing and takes microseconds."""
+        from dryapi_async.stats import read_stats  # noqa: PLC0415
+
         return read_stats(self._life.current)
 
     @property
@@ -311,9 +315,11 @@ class Client:
             ConfigurationError: The client was made without a journal.
             JournalError: It can't be read.
         """
+        from dryapi_async.evidence import find_unfinished  # noqa: PLC0415
+
         return await find_unfinished(self.journal, self._engine)
 
-    async def deliver(self, headers: Headers, body: bytes, *, key: str | None = None) -> WebhookEvent:
+    async def deliver(self, headers: "Headers", body: bytes, *, key: str | None = None) -> "WebhookEvent":
         """Take a webhook's delivery: verify it, and hand it to whoever waits for its job. Give the raw body as it came.
 
         ``key`` is what stood in the place of ``{key}`` in the address that was called, where the ``webhook_url`` has one: it tells the
@@ -324,9 +330,13 @@ class Client:
             ConfigurationError: The client has no ``webhook_secret``.
             SharedStateError: The shared store is away, and it was said to raise then: answer 503.
         """
+        from dryapi_async.protocol.signature import verify  # noqa: PLC0415
+
         engine = self._engine()
         event = await engine.deliver(verify(headers, body, self.settings.webhook_secrets, engine.exchange.wall()))
         if key and event.request_id is not None:
+            from dryapi_async.evidence import settle_by_key  # noqa: PLC0415
+
             await settle_by_key(engine, self._engine, key, event.request_id)
         return event
 
@@ -337,6 +347,8 @@ class Client:
         that came to an address with the call's ``{key}``. Nothing is sent. No evidence proves nothing: whether to pay again is a
         person's decision.
         """
+        from dryapi_async.evidence import settle  # noqa: PLC0415
+
         return await settle(self._engine, error)
 
     def _engine(self) -> Engine:

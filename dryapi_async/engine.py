@@ -27,9 +27,7 @@ from dryapi_async.io.trail import Trail
 from dryapi_async.io.uploads import call_reader
 from dryapi_async.operations.account import ListModels, Model, ReadStatus, read_models
 from dryapi_async.operations.base import JobOperation
-from dryapi_async.operations.limits import check_size, file_fields, find_problems
 from dryapi_async.protocol.endpoint import STATUS_LANE
-from dryapi_async.protocol.signature import WebhookEvent
 from dryapi_async.protocol.status import Update, read_update
 from dryapi_async.protocol.wire import WireCall, encode, encode_reading
 from dryapi_async.shared import Store
@@ -41,6 +39,7 @@ if TYPE_CHECKING:
     from dryapi_async.io.journal import Journal
     from dryapi_async.io.push import Push
     from dryapi_async.io.shared_news import SharedNews
+    from dryapi_async.protocol.signature import WebhookEvent
 
 logger: logging.Logger = logging.getLogger("dryapi_async")
 T = TypeVar("T")
@@ -208,7 +207,7 @@ class Engine:
         """Give the news that came before anybody waited for a job."""
         return self.early.take(request_id, self.loop.time())
 
-    async def deliver(self, event: WebhookEvent) -> WebhookEvent:
+    async def deliver(self, event: "WebhookEvent") -> "WebhookEvent":
         """Hand a verified webhook over, and then remember it; a repeat is marked and not handed over again."""
         now = self.exchange.wall()
         if self.deliveries.seen(event, now):
@@ -287,6 +286,8 @@ class Engine:
 
     async def find_problems(self, request: JobOperation[Any]) -> tuple[str, ...]:
         """List what the service would refuse in a request: its model's limits, and the sizes of its files. The models are read once."""
+        from dryapi_async.operations.limits import check_size, file_fields, find_problems  # noqa: PLC0415
+
         if self._models is None:
             self._models = tuple([model async for model in self.list_models()])
         problems = list(find_problems(request, request.endpoint.slug, self._models))

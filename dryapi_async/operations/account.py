@@ -148,7 +148,7 @@ def _truth(value: object) -> Any:
     return bool(value) if value in (0, 1) else value
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class ReadBalance(InstantOperation[Balance]):
     """Read what the account has. Free and unlimited."""
 
@@ -156,7 +156,7 @@ class ReadBalance(InstantOperation[Balance]):
     read_answer: ClassVar[Reader] = staticmethod(read_balance)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class ListModels(InstantOperation[ModelPage]):
     """Read one page of the models that the account may use. Free; ``client.models()`` reads them all."""
 
@@ -173,7 +173,7 @@ class ListModels(InstantOperation[ModelPage]):
     """Only models of these types. A word that the service doesn't know gives an empty list, not an error."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class ReadStatus(InstantOperation[Update]):
     """Read a job's status. Basic accounts may do so 50 times a minute and 200 times a day, for all jobs together."""
 

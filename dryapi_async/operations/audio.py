@@ -10,7 +10,7 @@ from dryapi_async.protocol.endpoint import Endpoint, Price, job
 from dryapi_async.protocol.files import Source
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class Txt2Audio(JobOperation[Audio]):
     """Say a text. Language, voice, speed, format and sample rate come from the model (``client.models()``: languages, defaults).
 
@@ -55,7 +55,7 @@ class Txt2Audio(JobOperation[Audio]):
     """Where news about the job are sent: https, at most 2048 characters. Overrides the client's and the account's."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class Txt2Music(JobOperation[Audio]):
     """Make music from a description and lyrics. The model's limits are narrower than the ranges here (``client.models()``)."""
 

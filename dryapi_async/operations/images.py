@@ -12,7 +12,7 @@ from dryapi_async.protocol.endpoint import Endpoint, Price, job
 from dryapi_async.protocol.files import Source
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class Txt2Img(JobOperation[Image]):
     """Make a picture from words.
 
@@ -44,7 +44,7 @@ class Txt2Img(JobOperation[Image]):
     """Where news about the job are sent: https, at most 2048 characters. Overrides the client's and the account's."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class Img2Img(JobOperation[Image]):
     """Make a picture from one or more pictures and words: exactly one of ``image`` and ``images``.
 
@@ -93,7 +93,7 @@ class Img2Img(JobOperation[Image]):
 _BY_SIZE = Price(body="multipart", measures=("width", "height"), replaces=("image",))
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class ImgRmbg(JobOperation[Image]):
     """Cut the background out of a picture. ``.price(width=..., height=...)`` uploads nothing."""
 
@@ -108,7 +108,7 @@ class ImgRmbg(JobOperation[Image]):
     """Where news about the job are sent: https, at most 2048 characters. Overrides the client's and the account's."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class ImgUpscale(JobOperation[Image]):
     """Make a picture larger; the model fixes the factor. ``.price(width=..., height=...)`` uploads nothing."""
 
@@ -123,7 +123,7 @@ class ImgUpscale(JobOperation[Image]):
     """Where news about the job are sent: https, at most 2048 characters. Overrides the client's and the account's."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class Img2Txt(JobOperation[Text]):
     """Read what is written in a picture (OCR). ``.price(width=..., height=...)`` uploads nothing."""
 

@@ -47,7 +47,7 @@ def read_sample(body: object) -> SamplePrompt:
     return SamplePrompt(prompt=read_enhanced(body).prompt, type=read_text(inner.get("type")))
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class PromptImage(InstantOperation[EnhancedPrompt]):
     """Improve a prompt for `Txt2Img`. Billed; sent at most once."""
 
@@ -60,7 +60,7 @@ class PromptImage(InstantOperation[EnhancedPrompt]):
     """At least 3 characters; sent even when it is nothing, as the service wants it."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class PromptVideo(InstantOperation[EnhancedPrompt]):
     """Improve a prompt for `Txt2Video` or `Img2Video`. Billed; sent at most once."""
 
@@ -75,7 +75,7 @@ class PromptVideo(InstantOperation[EnhancedPrompt]):
     """The picture to start from: JPEG, PNG, BMP, GIF, SVG, WebP."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class PromptSpeech(InstantOperation[EnhancedPrompt]):
     """Improve a text for `Txt2Audio`. Billed; sent at most once."""
 
@@ -88,7 +88,7 @@ class PromptSpeech(InstantOperation[EnhancedPrompt]):
     """Such as ``en``."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class PromptImage2Image(InstantOperation[EnhancedPrompt]):
     """Improve a prompt for `Img2Img`. Billed; sent at most once."""
 
@@ -103,7 +103,7 @@ class PromptImage2Image(InstantOperation[EnhancedPrompt]):
     """At least 3 characters; sent even when it is nothing, as the service wants it."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class PromptSamples(InstantOperation[SamplePrompt]):
     """Ask for a prompt to start from. Billed though it is a GET; sent at most once."""
 

@@ -10,7 +10,7 @@ from dryapi_async.operations.results import Embedding
 from dryapi_async.protocol.endpoint import Endpoint, Price, job
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class Txt2Embedding(JobOperation[Embedding]):
     """Make a vector of each text, in the texts' order."""
 

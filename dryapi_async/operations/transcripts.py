@@ -10,7 +10,7 @@ from dryapi_async.protocol.endpoint import WHISPER_LANE, Endpoint, Price, job
 from dryapi_async.protocol.files import Source
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class Vid2Txt(JobOperation[Transcript]):
     """Write down what is said in a film on the web. ``.price(duration_seconds=...)`` asks without its address."""
 
@@ -31,7 +31,7 @@ class Vid2Txt(JobOperation[Transcript]):
     """Where news about the job are sent: https, at most 2048 characters. Overrides the client's and the account's."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class VideoFile2Txt(JobOperation[Transcript]):
     """Write down what is said in a film. ``.price(duration_seconds=...)`` uploads nothing."""
 
@@ -55,7 +55,7 @@ class VideoFile2Txt(JobOperation[Transcript]):
     """Where news about the job are sent: https, at most 2048 characters. Overrides the client's and the account's."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class Aud2Txt(JobOperation[Transcript]):
     """Write down what is said in an X (Twitter) Space. ``.price(duration_seconds=...)`` asks without its address."""
 
@@ -76,7 +76,7 @@ class Aud2Txt(JobOperation[Transcript]):
     """Where news about the job are sent: https, at most 2048 characters. Overrides the client's and the account's."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class AudioFile2Txt(JobOperation[Transcript]):
     """Write down what is said in a recording. ``.price(duration_seconds=...)`` uploads nothing."""
 

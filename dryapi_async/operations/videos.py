@@ -12,7 +12,7 @@ from dryapi_async.protocol.files import Source
 _BY_FRAMES: Final = Price(body="json", fields=frozenset({"width", "height", "steps", "frames", "fps", "model"}))
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class Txt2Video(JobOperation[Video]):
     """Make a film from words. Look the model up first (``client.models()``): frames, fps and steps have narrow limits per model."""
 
@@ -43,7 +43,7 @@ class Txt2Video(JobOperation[Video]):
     """Where news about the job are sent: https, at most 2048 characters. Overrides the client's and the account's."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class Img2Video(JobOperation[Video]):
     """Make a film from a picture and words. Look the model up first (``client.models()``)."""
 
@@ -78,7 +78,7 @@ class Img2Video(JobOperation[Video]):
     """Where news about the job are sent: https, at most 2048 characters. Overrides the client's and the account's."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class Aud2Video(JobOperation[Video]):
     """Make a film that follows a sound. Look the model up first (``client.models()``)."""
 
@@ -115,7 +115,7 @@ class Aud2Video(JobOperation[Video]):
     """Where news about the job are sent: https, at most 2048 characters. Overrides the client's and the account's."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class VidUpscale(JobOperation[Video]):
     """Make a film larger. ``.price(width=..., height=..., duration=...)`` uploads nothing; without the duration it may come back 0."""
 
@@ -134,7 +134,7 @@ class VidUpscale(JobOperation[Video]):
     """Where news about the job are sent: https, at most 2048 characters. Overrides the client's and the account's."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class VidRmbg(JobOperation[Video]):
     """Cut the background out of a film. No model of 2026 does it. ``.price(width=..., height=...)`` uploads nothing."""
 

@@ -1,9 +1,13 @@
 """Which webhooks were delivered already, and news that came before its job was known."""
 
+from typing import TYPE_CHECKING
+
 from attrs import evolve, frozen
 
-from dryapi_async.protocol.signature import WebhookEvent
 from dryapi_async.protocol.status import Update, fold
+
+if TYPE_CHECKING:
+    from dryapi_async.protocol.signature import WebhookEvent
 
 MOST_DELIVERIES = 100_000
 # The service gives up after 22 hours and 48 minutes.
@@ -29,11 +33,11 @@ class Deliveries:
     def __len__(self) -> int:
         return len(self._times)
 
-    def seen(self, event: WebhookEvent, now: float) -> bool:
+    def seen(self, event: "WebhookEvent", now: float) -> bool:
         """Say whether an event was delivered before. ``now`` is any clock's seconds, always the same clock's."""
         return any(key in self._times and now - self._times[key] < self._seconds for key in _keys(event))
 
-    def remember(self, event: WebhookEvent, now: float) -> None:
+    def remember(self, event: "WebhookEvent", now: float) -> None:
         """Keep an event as delivered, and forget what is old or too much. A repeat is kept from its latest delivery on."""
         times = self._times
         for key in _keys(event):
@@ -43,7 +47,7 @@ class Deliveries:
             del times[next(iter(times))]
 
 
-def _keys(event: WebhookEvent) -> tuple[_Key, ...]:
+def _keys(event: "WebhookEvent") -> tuple[_Key, ...]:
     by_id: _Key = event.delivery_id
     return (by_id,) if event.request_id is None else (by_id, (event.request_id, event.event))
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dryapi_async import File, Img2Img, InputError, Lora, PromptSamples, ReadStatus, Txt2Embedding, Txt2Img
+from dryapi_async import File, Img2Img, ImgRmbg, ImgUpscale, InputError, Lora, PromptSamples, ReadStatus, Txt2Embedding, Txt2Img
 from dryapi_async.operations import ALL
 from dryapi_async.operations.base import Operation
 from dryapi_async.protocol.wire import FILE_KIND, TextPart, WireCall, encode, encode_price
@@ -259,3 +259,26 @@ def test_missing_and_unknown_names_are_pythons_own_errors(cls: Any) -> None:
     if any(one.default is attrs.NOTHING for one in attrs.fields(cls)):
         with pytest.raises(TypeError, match="missing"):
             cls()
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda one: one.__name__)
+def test_a_request_is_a_value(cls: Any) -> None:
+    one, same = made_of(cls), made_of(cls)
+    assert one == same
+    assert hash(one) == hash(same)
+    assert one != attrs.astuple(one)
+    shown = repr(one)
+    assert shown.startswith(f"{cls.__name__}(")
+    for field in attrs.fields(cls):
+        value = getattr(one, field.name)
+        assert f"{field.name}={field.repr(value) if callable(field.repr) else repr(value)}" in shown
+        other = attrs.evolve(one)
+        object.__setattr__(other, field.name, "another")
+        assert other != one
+
+
+def test_requests_of_two_classes_are_never_the_same() -> None:
+    one, other = ImgUpscale(image=b"a file", model="m"), ImgRmbg(image=b"a file", model="m")
+    assert attrs.astuple(one) == attrs.astuple(other)
+    assert one != other
+    assert len({one, other, ImgUpscale(image=b"a file", model="m")}) == 2
