@@ -1,6 +1,7 @@
 """Calls are sentences: nothing is sent until one is finished, and finishing it again sends nothing again."""
 
 import asyncio
+import time
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Generator
 from contextlib import AbstractContextManager, nullcontext
@@ -48,11 +49,14 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
         label: str = "",
         once: bool = False,
         again: Collection[str] = (),
+        agreed_at: float | None = None,
     ) -> None:
         self._touched = True  # nothing is dropped by a call that isn't made
         if not isinstance(label, str):  # pyright: ignore[reportUnnecessaryIsInstance]  untyped callers
             raise InputError(f"label must be a text, your own word for the call, not {show_value(label)}.")
         self._unless = read_once(once, again, label)
+        # Paying once more is agreed to for what is known now: a call that another process loses later isn't meant.
+        self._agreed_at = time.time() if agreed_at is None else agreed_at
         self.operation = operation
         self._engine = engine
         self._timeout = timeout
@@ -151,7 +155,14 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
         if self._unless and engine.journal is None:
             raise ConfigurationError("once=True needs a journal, which knows what was submitted: give Client(journal='jobs.db').")
         if self._work is None or self._work.cancelled():
-            self._trail = Trail(patience=deadline, resubmit=self._resubmit, label=self._label, unless=self._unless, journal=engine.journal)
+            self._trail = Trail(
+                patience=deadline,
+                resubmit=self._resubmit,
+                label=self._label,
+                unless=self._unless,
+                agreed_at=self._agreed_at,
+                journal=engine.journal,
+            )
             if deadline <= engine.loop.time():
                 raise self._late()
             heard = engine.exchange.tells and self.operation.endpoint.kind in {"submit", "prompt"}

@@ -204,7 +204,8 @@ class Client:
         again where its answer was lost, up to ``Retry.attempts`` times: each of these may have been accepted, so it may be paid for as
         often (at 15 % lost answers, about one job in ten). ``label`` is your own word for it, kept in the journal; with ``once=True`` it
         is sent only if no call of that label was made by whatever process on this journal, else AlreadySubmittedError. ``again`` names
-        those of the states ``unknown`` and ``failed`` in which it may be: that pays once more.
+        those of the states ``unknown`` and ``failed`` in which it may be: that pays once more, for what is so when the call is made. What
+        another process loses later isn't sent again.
         """
         if isinstance(operation, JobOperation):
             return JobCall(operation, self._engine, timeout=timeout, resubmit=resubmit, label=label, once=once, again=again)

@@ -1,6 +1,7 @@
 """The batch itself: workers that take, submit, wait and save, and the iterator that hands over."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Collection, Iterator, Sized
 from decimal import Decimal
 from types import GeneratorType, TracebackType
@@ -49,7 +50,8 @@ class Batch(Generic[R]):
         poll: As in ``Job.result``.
         once: Submit a key only where the journal has no call of that label, by whatever process: else the outcome's error is
             AlreadySubmittedError. So several processes may share one list, and one that was killed may begin it again.
-        again: Those of the states ``unknown`` and ``failed`` in which a key is submitted all the same: that pays once more.
+        again: Those of the states ``unknown`` and ``failed`` in which a key is submitted all the same: that pays once more, for what is in
+            the journal when the batch is made. What another process loses later isn't sent again.
         sheet: A contact sheet to write as it goes: the path of its HTML file, or a `Sheet`. One that can't be written any more is left.
 
     Raises:
@@ -85,6 +87,8 @@ class Batch(Generic[R]):
         self._timeout = timeout
         self._poll: Poll = poll
         self._once, self._again = once, tuple(again)
+        self.agreed_at: float = time.time()
+        """Unix time of the user's word for ``again``: calls that came to such a state since aren't meant."""
         self._sheet = None if sheet is None else SheetWriter(sheet)
         self._source: Iterator[Item[R]] | AsyncIterator[Item[R]] | None = None
         self._group: asyncio.TaskGroup | None = None
@@ -326,7 +330,13 @@ class Batch(Generic[R]):
 
     def _tell_call(self, work: Work[R]) -> dict[str, Any]:
         """Give what a call is told beside its request."""
-        return {"timeout": self._timeout, "label": make_label(work.key), "once": self._once, "again": self._again}
+        return {
+            "timeout": self._timeout,
+            "label": make_label(work.key),
+            "once": self._once,
+            "again": self._again,
+            "agreed_at": self.agreed_at,
+        }
 
     def _end(self, outcome: Outcome[R]) -> None:
         """Hand an outcome to who iterates, and look whether it ends the batch."""

@@ -1,6 +1,7 @@
 """What the journal says of a manifest's lines: which are done, which are another process's, and which are to be sent or taken up."""
 
 import asyncio
+import time
 from collections.abc import Collection
 from typing import Any, Final, Literal
 
@@ -28,6 +29,8 @@ class Records:
     taken: dict[str, Job[Any]] = field(factory=dict[str, Job[Any]])
     """Jobs of dead processes that are this one's now, by their ids."""
     living: dict[str, bool] = field(factory=dict[str, bool])
+    read_at: float = 0.0
+    """Unix time of that."""
 
     async def read(self) -> None:
         """Read the journal, and take over what dead processes left of these lines.
@@ -41,7 +44,7 @@ class Records:
             await self._list()
 
     async def _list(self) -> None:
-        journal = self.client.journal
+        journal, self.read_at = self.client.journal, time.time()
         self.rows = await asyncio.to_thread(_pick_rows, await journal.list(), self.keys)
         self.living = {owner: await journal.is_alive(owner) for owner in {row.owner for row in self.rows.values()}}
 

@@ -26,7 +26,7 @@ from dryapi_async.io.pacing import Pacing, Passage
 from dryapi_async.io.places import Places
 from dryapi_async.io.steps import UNHEARD, ToldStep
 from dryapi_async.io.threads import FileThreads
-from dryapi_async.io.trail import Trail, lose, make_key
+from dryapi_async.io.trail import Trail, lose
 from dryapi_async.io.uploads import Body, TextBody, Upload
 from dryapi_async.protocol.endpoint import STATUS_LANE
 from dryapi_async.protocol.replies import decode_json, read_error, read_limit_kind, read_retry_after
@@ -191,7 +191,7 @@ class Exchange:
             # The user's word allows another one; this one stays a payment whose fate isn't known.
             trail.note("unknown", "its answer was lost, and it was sent again at the user's word")
             self.note_unknown(trail)
-            trail.key = make_key()
+            trail.begin_anew()
         else:
             trail.note("waiting")
         trail.waits_for = f"its next attempt, in {seconds:.1f} s"

@@ -1,6 +1,7 @@
 """The journal of paid calls: an intent is on disk before its request leaves, a job's id before anybody has it."""
 
 from collections.abc import Collection
+from math import inf
 from os import PathLike
 from pathlib import Path
 
@@ -57,16 +58,40 @@ class Journal:
         """
         await self._writer.open()
 
-    async def intend(self, key: str, *, operation: str, digest: str, attempt: int, label: str = "", unless: Collection[str] = ()) -> None:
+    async def intend(  # noqa: PLR0913  what stands in its row, and what forbids it
+        self,
+        key: str,
+        *,
+        operation: str,
+        digest: str,
+        attempt: int,
+        label: str = "",
+        unless: Collection[str] = (),
+        agreed_at: float = inf,
+        earlier: Collection[str] = (),
+    ) -> None:
         """Note that a call leaves now; it is on disk when this returns.
+
+        ``agreed_at`` (Unix time) is when the user agreed to pay for it in the states that aren't in ``unless``; ``earlier`` are the keys
+        under which the same call was sent before.
 
         Raises:
             JournalError: It isn't: nothing may be submitted.
-            AlreadySubmittedError: A call of the same label is in one of the states ``unless``.
+            AlreadySubmittedError: A call of the same label is in one of the states ``unless``, or in its state only since ``agreed_at``.
         """
         _check_states(unless)
         await self._writer.put(
-            Intent(account=self._account, key=key, operation=operation, digest=digest, label=label, attempt=attempt, unless=tuple(unless))
+            Intent(
+                account=self._account,
+                key=key,
+                operation=operation,
+                digest=digest,
+                label=label,
+                attempt=attempt,
+                unless=tuple(unless),
+                agreed_at=agreed_at,
+                earlier=tuple(earlier),
+            )
         )
 
     async def record(self, key: str, state: str, *, request_id: str | None = None, cause: str = "") -> None:

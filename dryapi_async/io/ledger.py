@@ -6,10 +6,11 @@ import threading
 import time
 from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 from typing import Final
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from dryapi_async.errors import AlreadySubmittedError, JournalError
 from dryapi_async.io.ledger_file import close_to_others, identify, make_file, switch_to_wal
@@ -96,6 +97,10 @@ class Intent:
     attempt: int
     unless: tuple[str, ...] = ()
     """States in which another call of the same label forbids this one."""
+    agreed_at: float = inf
+    """Unix time of the user's word that it may be paid for in the other states: what came to be so since then forbids it, too."""
+    earlier: tuple[str, ...] = ()
+    """Keys that the same call was sent under before: they forbid nothing."""
 
 
 @frozen(kw_only=True)
@@ -107,6 +112,8 @@ class Turn:
     state: str
     request_id: str | None = None
     cause: str = ""
+    at: float = field(factory=time.time)
+    """Unix time at which it was so: it may be written a second later."""
 
 
 class Ledger:
@@ -121,6 +128,7 @@ class Ledger:
         self._inode: tuple[int, int] | None = None
         self._base_url = base_url
         self._busy_seconds = busy_seconds
+        self._opened_at = 0.0
         self._lock: OwnerLock | None = None
         self._db: sqlite3.Connection | None = None
 
@@ -148,6 +156,7 @@ class Ledger:
                 with self._transaction(self._db):
                     self._lock = OwnerLock(self._place)
                     self._bury(self._db)
+                self._opened_at = time.time()
             except BaseException:
                 self.close()
                 raise
@@ -258,17 +267,20 @@ class Ledger:
         db.execute(
             "UPDATE calls SET state = ?, request_id = COALESCE(?, request_id), owner = COALESCE(?, owner), cause = ?, updated_at = ? "  # noqa: S608  our own words
             f"WHERE (key = ? OR request_id = ?) AND base_url = ? AND account = ? AND state IN ({', '.join('?' * len(before))})",
-            (write.state, write.request_id, owner, write.cause, now, write.key, write.key, self._base_url, write.account, *before),
+            (write.state, write.request_id, owner, write.cause, write.at, write.key, write.key, self._base_url, write.account, *before),
         )
 
     def _check_label(self, db: sqlite3.Connection, intent: Intent) -> None:
         """Refuse a call whose label another one has, whoever made it: inside the transaction, so that of two only one gets through."""
         if not intent.unless:
             return
+        # What was dead before this process opened the journal was buried only then: the user's word is good for that, too.
+        agreed_at, own = max(intent.agreed_at, self._opened_at), (intent.key, *intent.earlier)
         other = db.execute(
-            f"SELECT {_COLUMNS} FROM calls WHERE label = ? AND label != '' AND base_url = ? AND account = ? AND key != ? "  # noqa: S608  our own words
-            f"AND state IN ({', '.join('?' * len(intent.unless))}) ORDER BY updated_at DESC LIMIT 1",
-            (intent.label, self._base_url, intent.account, intent.key, *intent.unless),
+            f"SELECT {_COLUMNS} FROM calls WHERE label = ? AND label != '' AND base_url = ? AND account = ? "  # noqa: S608  our own words
+            f"AND key NOT IN ({', '.join('?' * len(own))}) AND (state IN ({', '.join('?' * len(intent.unless))}) "
+            "OR (state != 'refused' AND updated_at > ?)) ORDER BY updated_at DESC LIMIT 1",
+            (intent.label, self._base_url, intent.account, *own, *intent.unless, agreed_at),
         )
         for row in map(_read_row, other):
             raise AlreadySubmittedError(

@@ -33,6 +33,10 @@ class Trail:
     """What the user calls it in the journal."""
     unless: tuple[str, ...] = ()
     """States in which another call of the same label in the journal forbids this one."""
+    agreed_at: float = inf
+    """Unix time of the user's word that it may be paid for in the other states."""
+    earlier: tuple[str, ...] = ()
+    """Keys of its attempts whose fate isn't known, after which it was sent again at the user's word."""
     patience: float = inf
     """Loop time until which somebody waits for it."""
     resubmit: bool = False
@@ -78,7 +82,14 @@ class Trail:
             # Noted before it is: cancelled in the middle, the row is written all the same, and `end` says that nothing was sent.
             self._written = "intent"
             await self.journal.intend(
-                self.key, operation=call.slug, digest=digest, attempt=self.attempt, label=self.label, unless=self.unless
+                self.key,
+                operation=call.slug,
+                digest=digest,
+                attempt=self.attempt,
+                label=self.label,
+                unless=self.unless,
+                agreed_at=self.agreed_at,
+                earlier=self.earlier,
             )
         self.billed, self.call, self.body, self.started_at = call.billed, call, body, time.time()
         # The last word before the wire: no step may lie between it and the sending.
@@ -89,6 +100,10 @@ class Trail:
         if self.journal is not None and self._written:
             self.journal.note(self.key, state, cause=cause)
             self._written = state
+
+    def begin_anew(self) -> None:
+        """Take another key: what was sent under the old one stays a payment whose fate isn't known."""
+        self.earlier, self.key = (*self.earlier, self.key), make_key()
 
     def end(self) -> None:
         """Tell the journal that a call which waited to be sent again won't be."""

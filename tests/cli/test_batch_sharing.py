@@ -92,7 +92,8 @@ async def test_p01_a_resubmit_of_several_processes_pays_once(sim: Simulator, tmp
     assert sim.jobs_billed == billed + 6
 
 
-async def test_p01_what_gets_lost_again_isnt_sent_again_by_the_next_process(sim: Simulator, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["at once", "one after the other"])
+async def test_p01_what_gets_lost_again_isnt_sent_again_by_the_next_process(sim: Simulator, tmp_path: Path, way: str) -> None:
     lines = foxes(1)
     sim.script("txt2img", Fault.reset(), Fault.hang(seconds=1))
     async with opened(sim, tmp_path, lines) as (work, _):
@@ -100,7 +101,12 @@ async def test_p01_what_gets_lost_again_isnt_sent_again_by_the_next_process(sim:
         assert work.states == {"00001": "unknown"}
     parts = [opened(sim, tmp_path, lines, again=("unknown",)) for _ in range(2)]
     async with parts[0] as (one, _), parts[1] as (other, _):
-        await asyncio.gather(one.run(), other.run())
+        if way == "at once":
+            await asyncio.gather(one.run(), other.run())
+        else:
+            await one.run()
+            await asyncio.sleep(2)
+            await other.run()
     assert one.states == other.states == {"00001": "unknown"}
     assert len(seen(sim, "txt2img")) == 2, "the user said it once"
 

@@ -56,6 +56,44 @@ async def test_p01_whatever_became_of_it_but_a_refusal_forbids_the_next(sim: Sim
         await client.call(FOX, label="failed", once=True, again=("failed",))
 
 
+async def test_p01_the_word_to_pay_again_is_for_what_was_lost_when_it_was_given(sim: Simulator, tmp_path: Path) -> None:
+    async with make_client(sim, journal=tmp_path / "jobs.db") as one, make_client(sim, journal=tmp_path / "jobs.db") as other:
+        sim.script("txt2img", Fault.reset("after_body"), times=2)
+        with pytest.raises(SubmissionUnknownError):
+            await one.call(FOX, label="a fox", once=True)
+        both = [client.call(FOX, label="a fox", once=True, again=("unknown",)) for client in (one, other)]
+        with pytest.raises(SubmissionUnknownError):
+            await both[0]
+        await asyncio.sleep(2)
+        with pytest.raises(AlreadySubmittedError, match=r"'a fox' is in the journal already \(unknown\)"):
+            await both[1]
+        assert len(seen(sim, "txt2img")) == 2
+        assert await other.call(FOX, label="a fox", once=True, again=("unknown",))
+        assert len(seen(sim, "txt2img")) == 3
+
+
+async def test_p01_a_batch_sends_nothing_again_that_another_lost_since(sim: Simulator, tmp_path: Path) -> None:
+    async with make_client(sim, journal=tmp_path / "jobs.db") as one, make_client(sim, journal=tmp_path / "jobs.db") as other:
+        batches = [client.batch({"a fox": FOX}.items(), once=True, again=("unknown",)) for client in (one, other)]
+        sim.script("txt2img", Fault.reset("after_body"))
+        errors: list[BaseException | None] = []
+        for batch in batches:
+            async with batch:
+                errors += [outcome.error async for outcome in batch]
+            await asyncio.sleep(2)
+        assert [type(error) for error in errors] == [SubmissionUnknownError, AlreadySubmittedError]
+        assert len(seen(sim, "txt2img")) == 1
+
+
+async def test_sent_again_at_the_users_word_its_own_lost_attempt_forbids_nothing(sim: Simulator, tmp_path: Path) -> None:
+    async with make_client(sim, journal=tmp_path / "jobs.db") as client:
+        for label, again in (("plain", ()), ("once more", ("unknown",))):
+            sim.script("txt2img", Fault.reset("after_body"))
+            job = await client.call(FOX, label=label, once=True, resubmit=True, again=again)
+            rows = [(row.state, row.request_id) for row in await client.journal.list() if row.label == label]
+            assert sorted(rows, key=str) == [("submitted", job.id), ("unknown", None)]
+
+
 async def test_p01_what_waits_to_be_sent_again_is_one_call(sim: Simulator, tmp_path: Path) -> None:
     async with make_client(sim, journal=tmp_path / "jobs.db") as client:
         sim.script("txt2img", Fault.rate_limited(retry_after=5), Fault.reset("headers"))
@@ -144,5 +182,25 @@ def test_p01_four_processes_send_each_label_once(tmp_path: Path) -> None:
             shares = await asyncio.gather(*(run(sim) for _ in range(4)))
             assert sorted(number for share in shares for number in share) == list(range(200))
             assert sim.jobs_billed == 200
+
+    asyncio.run(main())
+
+
+@pytest.mark.processes
+def test_the_word_to_pay_again_is_good_for_what_a_dead_process_left(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with make_sim() as sim:
+            sim.script("txt2img", Fault.hang())
+            command = ("-c", PROGRAM, sim.url, sim.key, str(tmp_path / "jobs.db"), "1")
+            process = await asyncio.create_subprocess_exec(sys.executable, *command, env={"PYTHONPATH": str(REPOSITORY)})
+            await until(lambda: seen(sim, "txt2img"))
+            process.kill()
+            await process.wait()
+            client = make_client(sim, journal=tmp_path / "jobs.db")
+            # Made before the journal is open, so before anybody knows that its owner is dead.
+            call = client.call(FOX, label="line 0", once=True, again=("unknown",))
+            assert await call
+            await client.aclose()
+            assert len(seen(sim, "txt2img")) == 2
 
     asyncio.run(main())
