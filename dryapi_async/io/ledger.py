@@ -283,8 +283,10 @@ class Ledger:
             (intent.label, self._base_url, intent.account, *own, *intent.unless, agreed_at),
         )
         for row in map(_read_row, other):
+            shown = f"{row.state}, {row.ticket}" if row.ticket else row.state
+            since = "" if row.state in intent.unless else " It came to that after you agreed to pay again: if you still do, call anew."
             raise AlreadySubmittedError(
-                f"{intent.label!r} is in the journal already ({row.state}{f', {row.ticket}' if row.ticket else ''}): nothing was sent.",
+                f"{intent.label!r} is in the journal already ({shown}): nothing was sent.{since}",
                 label=row.label,
                 state=row.state,
                 ticket=row.ticket,
