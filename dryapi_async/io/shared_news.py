@@ -89,7 +89,7 @@ class SharedNews:
             except SharedStateError as error:
                 if not warned:
                     warned = True
-                    logger.warning("news of other processes come when the shared store is back, until then by status reads: %s", error)
+                    logger.warning("news of other processes comes when the shared store is back, until then by status reads: %s", error)
                 await asyncio.sleep(AGAIN_SECONDS)
 
     def _take(self, content: bytes) -> None:

@@ -52,7 +52,7 @@ class Txt2Audio(JobOperation[Audio]):
     instruct: str | None = None
     """How the voice is to be, in words."""
     webhook_url: str | None = None
-    """Where news about the job are sent: https, at most 2048 characters. Overrides the client's and the account's."""
+    """Where news about the job is sent: https, at most 2048 characters. Overrides the client's and the account's."""
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -91,4 +91,4 @@ class Txt2Music(JobOperation[Audio]):
     reference_audio: Source | None = field(default=None, metadata=file_field("audio"), repr=show_sources)
     """Music to follow: MP3, WAV, FLAC, OGG, M4A, at most 10 MB."""
     webhook_url: str | None = None
-    """Where news about the job are sent: https, at most 2048 characters. Overrides the client's and the account's."""
+    """Where news about the job is sent: https, at most 2048 characters. Overrides the client's and the account's."""

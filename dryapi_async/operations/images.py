@@ -41,7 +41,7 @@ class Txt2Img(JobOperation[Image]):
     loras: Sequence[Lora] = ()
     """Style weights, from the model's own list."""
     webhook_url: str | None = None
-    """Where news about the job are sent: https, at most 2048 characters. Overrides the client's and the account's."""
+    """Where news about the job is sent: https, at most 2048 characters. Overrides the client's and the account's."""
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -81,7 +81,7 @@ class Img2Img(JobOperation[Image]):
     loras: Sequence[Lora] = ()
     """Style weights, from the model's own list."""
     webhook_url: str | None = None
-    """Where news about the job are sent: https, at most 2048 characters. Overrides the client's and the account's."""
+    """Where news about the job is sent: https, at most 2048 characters. Overrides the client's and the account's."""
 
     def check(self) -> None:
         """Take exactly one of image and images."""
@@ -105,7 +105,7 @@ class ImgRmbg(JobOperation[Image]):
     model: str
     """The model's slug, such as ``Ben2``."""
     webhook_url: str | None = None
-    """Where news about the job are sent: https, at most 2048 characters. Overrides the client's and the account's."""
+    """Where news about the job is sent: https, at most 2048 characters. Overrides the client's and the account's."""
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -120,7 +120,7 @@ class ImgUpscale(JobOperation[Image]):
     model: str
     """The model's slug, such as ``RealESRGAN_x4plus``."""
     webhook_url: str | None = None
-    """Where news about the job are sent: https, at most 2048 characters. Overrides the client's and the account's."""
+    """Where news about the job is sent: https, at most 2048 characters. Overrides the client's and the account's."""
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -141,4 +141,4 @@ class Img2Txt(JobOperation[Text]):
     return_result_in_response: bool | None = None
     """Have the status carry the result itself, beside the link."""
     webhook_url: str | None = None
-    """Where news about the job are sent: https, at most 2048 characters. Overrides the client's and the account's."""
+    """Where news about the job is sent: https, at most 2048 characters. Overrides the client's and the account's."""

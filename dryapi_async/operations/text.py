@@ -24,4 +24,4 @@ class Txt2Embedding(JobOperation[Embedding]):
     return_result_in_response: bool | None = None
     """Have the status carry the result itself, beside the link."""
     webhook_url: str | None = None
-    """Where news about the job are sent: https, at most 2048 characters. Overrides the client's and the account's."""
+    """Where news about the job is sent: https, at most 2048 characters. Overrides the client's and the account's."""

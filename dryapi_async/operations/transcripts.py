@@ -28,7 +28,7 @@ class Vid2Txt(JobOperation[Transcript]):
     return_result_in_response: bool | None = None
     """Have the status carry the result itself, beside the link."""
     webhook_url: str | None = None
-    """Where news about the job are sent: https, at most 2048 characters. Overrides the client's and the account's."""
+    """Where news about the job is sent: https, at most 2048 characters. Overrides the client's and the account's."""
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -52,7 +52,7 @@ class VideoFile2Txt(JobOperation[Transcript]):
     return_result_in_response: bool | None = None
     """Have the status carry the result itself, beside the link."""
     webhook_url: str | None = None
-    """Where news about the job are sent: https, at most 2048 characters. Overrides the client's and the account's."""
+    """Where news about the job is sent: https, at most 2048 characters. Overrides the client's and the account's."""
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -73,7 +73,7 @@ class Aud2Txt(JobOperation[Transcript]):
     return_result_in_response: bool | None = None
     """Have the status carry the result itself, beside the link."""
     webhook_url: str | None = None
-    """Where news about the job are sent: https, at most 2048 characters. Overrides the client's and the account's."""
+    """Where news about the job is sent: https, at most 2048 characters. Overrides the client's and the account's."""
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -97,4 +97,4 @@ class AudioFile2Txt(JobOperation[Transcript]):
     return_result_in_response: bool | None = None
     """Have the status carry the result itself, beside the link."""
     webhook_url: str | None = None
-    """Where news about the job are sent: https, at most 2048 characters. Overrides the client's and the account's."""
+    """Where news about the job is sent: https, at most 2048 characters. Overrides the client's and the account's."""

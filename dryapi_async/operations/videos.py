@@ -40,7 +40,7 @@ class Txt2Video(JobOperation[Video]):
     negative_prompt: str | None = None
     """What to keep out, for models that support it."""
     webhook_url: str | None = None
-    """Where news about the job are sent: https, at most 2048 characters. Overrides the client's and the account's."""
+    """Where news about the job is sent: https, at most 2048 characters. Overrides the client's and the account's."""
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -75,7 +75,7 @@ class Img2Video(JobOperation[Video]):
     last_frame_image: Source | None = field(default=None, metadata=file_field("image"), repr=show_sources)
     """The picture to end with, for models with ``supports_last_frame``."""
     webhook_url: str | None = None
-    """Where news about the job are sent: https, at most 2048 characters. Overrides the client's and the account's."""
+    """Where news about the job is sent: https, at most 2048 characters. Overrides the client's and the account's."""
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -112,7 +112,7 @@ class Aud2Video(JobOperation[Video]):
     last_frame_image: Source | None = field(default=None, metadata=file_field("image"), repr=show_sources)
     """The picture to end with, for models with ``supports_last_frame``."""
     webhook_url: str | None = None
-    """Where news about the job are sent: https, at most 2048 characters. Overrides the client's and the account's."""
+    """Where news about the job is sent: https, at most 2048 characters. Overrides the client's and the account's."""
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -131,7 +131,7 @@ class VidUpscale(JobOperation[Video]):
     scale: int | None = None
     """1-16, only for models with a configurable scale; known to the newer v1."""
     webhook_url: str | None = None
-    """Where news about the job are sent: https, at most 2048 characters. Overrides the client's and the account's."""
+    """Where news about the job is sent: https, at most 2048 characters. Overrides the client's and the account's."""
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -148,4 +148,4 @@ class VidRmbg(JobOperation[Video]):
     model: str
     """The model's slug."""
     webhook_url: str | None = None
-    """Where news about the job are sent: https, at most 2048 characters. Overrides the client's and the account's."""
+    """Where news about the job is sent: https, at most 2048 characters. Overrides the client's and the account's."""

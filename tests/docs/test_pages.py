@@ -12,7 +12,7 @@ import click
 import pytest
 
 import dryapi_async
-from dryapi_async import Client, DryAPIError, errors
+from dryapi_async import Client, DryAPIError, Limits, Retry, Timeouts, errors
 from dryapi_async.cli.app import COMMANDS, dryapi
 from dryapi_async.operations import ALL
 
@@ -158,3 +158,20 @@ def test_links_out_of_docs_lead_to_pages_of_the_site(hooks: ModuleType, written:
 def test_a_list_that_follows_a_line_is_one_on_the_site_too(hooks: ModuleType) -> None:
     assert hooks.loosen_lists("Goals:\n* one\n* two\n") == "Goals:\n\n* one\n* two\n"
     assert hooks.loosen_lists("```text\na\n* b\n```\n") == "```text\na\n* b\n```\n"
+
+
+def test_the_time_outs_and_retries_are_as_said() -> None:
+    said = set(re.findall(r"^\| `(Timeouts|Retry)\.(\w+)` \| `([^`]+)` \|", (DOCS / "connections.md").read_text(), re.MULTILINE))
+    assert said == {(cls.__name__, one.name, repr(one.default)) for cls in (Timeouts, Retry) for one in attrs.fields(cls)}
+
+
+def test_the_basic_account_is_as_said() -> None:
+    page = (DOCS / "money.md").read_text()
+    heads, values = re.findall(r"^\| .*\|$", page[page.index("Basic, in requests") :], re.MULTILINE)[:2]
+    others = {"img2img": ("txt2video", "img2video", "aud2video", "txt2music"), "transcriptions": (), "prices": (), "status": ()}
+    said: dict[str, str] = {}
+    for head, value in zip(heads.strip("| ").split(" | "), values.strip("| ").split(" | "), strict=True):
+        lanes = re.findall(r"`([\w-]+)`", head) or [{"transcriptions": "whisper"}.get(head.split(",")[0].split()[0], head.split()[0])]
+        for lane in (*lanes, *others.get(lanes[0], ())):
+            said[lane] = value.removesuffix(" each")
+    assert said == {lane: f"{minute.limit} / {day.limit}" for lane, (minute, day) in Limits.basic().lanes.items()}
