@@ -1,10 +1,9 @@
 """Calls are sentences: nothing is sent until one is finished, and finishing it again sends nothing again."""
 
 import asyncio
-import time
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Generator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from decimal import Decimal
 from os import PathLike
 from pathlib import Path
@@ -49,14 +48,14 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
         label: str = "",
         once: bool = False,
         again: Collection[str] = (),
-        agreed_at: float | None = None,
+        covered: frozenset[str] | None = None,
     ) -> None:
         self._touched = True  # nothing is dropped by a call that isn't made
         if not isinstance(label, str):  # pyright: ignore[reportUnnecessaryIsInstance]  untyped callers
             raise InputError(f"label must be a text, your own word for the call, not {show_value(label)}.")
         self._unless = read_once(once, again, label)
-        # Paying once more is agreed to for what is known now: a call that another process loses later isn't meant.
-        self._agreed_at = time.time() if agreed_at is None else agreed_at
+        self._again = tuple(again)
+        self._covered = covered
         self.operation = operation
         self._engine = engine
         self._timeout = timeout
@@ -146,6 +145,7 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
         if self._cutoff is not None:
             self._cutoff.cancel()
             self._cutoff = None
+        self._leave_closed_loop()
         if self._work is not None and self._work.cancelling() and not self._work.done():
             # It was given up before anything was sent; only its end tells for sure.
             await asyncio.wait([self._work])
@@ -160,7 +160,7 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
                 resubmit=self._resubmit,
                 label=self._label,
                 unless=self._unless,
-                agreed_at=self._agreed_at,
+                covered=self._covered,
                 journal=engine.journal,
             )
             if deadline <= engine.loop.time():
@@ -171,6 +171,17 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
         self._trail.abandoned = False
         self._trail.patience = max(self._trail.patience, deadline)
         return self._work, engine
+
+    def _leave_closed_loop(self) -> None:
+        """Let go of a task whose event loop was closed under it: it never ends, and what it had sent is lost."""
+        work, trail = self._work, self._trail
+        if work is None or work.done() or not work.get_loop().is_closed():
+            return
+        if trail.may_be_billed:
+            trail.lost = lose(trail, "waiting", "its event loop was closed before its answer came")
+        else:
+            trail.lost = trail.before
+        self._work = None
 
     def _leave(self, work: asyncio.Task[T_co], engine: Engine) -> None:
         """Nobody waits any more: stop what wasn't sent; what may be billed goes on, and its answer is kept."""
@@ -187,6 +198,8 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
     def _late(self) -> DryAPIError:
         """Make the error for who runs out of patience; the work itself has no deadline, since others may wait for it longer."""
         trail = self._trail
+        if trail.before is not None and not trail.may_be_billed:
+            return trail.before
         if trail.may_be_billed:
             return lose(trail, "waiting", "the time given was over before its answer came, which is listened to a little longer")
         if trail.on_wire:
@@ -211,6 +224,12 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
 
     async def _run(self, engine: Engine) -> T_co:
         raise TypeError(f"A call runs something on {engine!r}.")
+
+    async def _agree(self, engine: Engine) -> None:
+        """Look up which calls the user's word to pay once more covers: those that are so now, none that is lost while it waits."""
+        trail = self._trail
+        if trail.unless and trail.covered is None and self._again and engine.journal is not None:
+            trail.covered = await engine.journal.keys(self._again, self._label)
 
     async def _run_told(self, engine: Engine) -> T_co:
         """Tell when what is paid for begins, and how it ends."""
@@ -262,6 +281,7 @@ class InstantCall(Call[R_co]):
 
     async def _run(self, engine: Engine) -> R_co:
         read, trail = type(self.operation).read_answer, self._trail
+        await self._agree(engine)
         answer: R_co = await engine.exchange.call(encode(self.operation), read, trail=trail, exact=True)
         trail.note("saved")
         return answer
@@ -279,6 +299,7 @@ class JobCall(Call[Job[R_co]]):
                 check_webhook_url(url.replace("{key}", trail.key), local=settings.is_local)
         if settings.check and (problems := await engine.find_problems(self.operation)):
             raise InputError(f"{self.__name__} would be refused: {'; '.join(problems)}. Nothing was sent.")
+        await self._agree(engine)
         call = encode(self.operation, webhook_url=settings.webhook_url, key=trail.key)
         request_id = await engine.exchange.call(call, read_request_id, trail=trail)
         await engine.keep(request_id, call.slug, trail)
@@ -296,13 +317,25 @@ class JobCall(Call[Job[R_co]]):
         self._touched = True
         check_poll(poll, webhooks=bool(self._engine().settings.webhook_secrets))
         with self._tell_steps():
-            return await self._wait(timeout, poll)
+            job, left = await self._submit(timeout)
+            with self._kept_when_cut(job):
+                return await job.result(timeout=left, poll=poll)
 
-    async def _wait(self, timeout: float | None, poll: Poll) -> R_co:
+    async def _submit(self, timeout: float | None) -> tuple[Job[R_co], float | None]:
+        """Give the job, and the seconds that are left for it."""
         deadline = deadline_after(timeout)
         job = await self._finish_by(deadline)
-        left = None if timeout is None else max(deadline - asyncio.get_running_loop().time(), 0.0)
-        return await job.result(timeout=left, poll=poll)
+        return job, None if timeout is None else max(deadline - asyncio.get_running_loop().time(), 0.0)
+
+    @contextmanager
+    def _kept_when_cut(self, job: Job[R_co]) -> Generator[None, None, None]:
+        """Keep the job where what comes after the submit is cancelled: nobody has it but the call, which may be gone, too."""
+        engine = self._engine()
+        try:
+            yield
+        except asyncio.CancelledError:
+            engine.keep_orphan(job)
+            raise
 
     async def save(
         self,
@@ -324,8 +357,10 @@ class JobCall(Call[Job[R_co]]):
         check_max_bytes(max_bytes)
         await self._engine().downloads.check_target(target)
         with self._tell_steps():
-            result = cast("Result", await self._wait(timeout, poll))
-            return await result.save(target, format, max_bytes=max_bytes)
+            job, left = await self._submit(timeout)
+            with self._kept_when_cut(job):
+                result = cast("Result", await job.result(timeout=left, poll=poll))
+                return await result.save(target, format, max_bytes=max_bytes)
 
 
 class ModelList(Awaitable[tuple[Model, ...]]):

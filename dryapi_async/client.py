@@ -1,6 +1,6 @@
 """The client: its life, and a line for each operation."""
 
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from copy import copy
 from os import PathLike
 from ssl import SSLContext
@@ -204,8 +204,8 @@ class Client:
         again where its answer was lost, up to ``Retry.attempts`` times: each of these may have been accepted, so it may be paid for as
         often (at 15 % lost answers, about one job in ten). ``label`` is your own word for it, kept in the journal; with ``once=True`` it
         is sent only if no call of that label was made by whatever process on this journal, else AlreadySubmittedError. ``again`` names
-        those of the states ``unknown`` and ``failed`` in which it may be: that pays once more, for what is so when the call is made. What
-        another process loses later isn't sent again.
+        those of the states ``unknown`` and ``failed`` in which it may be: that pays once more, for what is so when the call is first
+        finished. What another process loses while it waits isn't sent again.
         """
         if isinstance(operation, JobOperation):
             return JobCall(operation, self._engine, timeout=timeout, resubmit=resubmit, label=label, once=once, again=again)
@@ -254,7 +254,9 @@ class Client:
         """
         return take_up(ticket, operation, self._engine)
 
-    def as_completed(self, jobs: Iterable[Job[R]], *, timeout: float | None = DEFAULT_TIMEOUT, poll: Poll = None) -> AsyncIterator[Job[R]]:
+    def as_completed(
+        self, jobs: Iterable[Job[R]], *, timeout: float | None = DEFAULT_TIMEOUT, poll: Poll = None
+    ) -> AsyncGenerator[Job[R], None]:
         """Iterate over jobs in the order in which they end, failed ones, too; leaving the loop cancels nothing but the waiting.
 
         ``await job.result()`` then gives the result, or raises JobFailedError, without waiting. Arguments as in ``Job.result``.
@@ -291,7 +293,10 @@ class Client:
 
     @property
     def orphans(self) -> tuple[Job[Any], ...]:
-        """Jobs whose submit was cancelled on its way and accepted all the same: they are paid for. Bounded to the newest 1,000."""
+        """Jobs that are paid for and that nobody waits for any more. Bounded to the newest 1,000.
+
+        Their submit was cancelled on its way and accepted all the same, or ``.result()`` or ``.save()`` of a call was cancelled behind it.
+        """
         engine = self._life.current
         return () if engine is None else tuple(engine.orphans)
 

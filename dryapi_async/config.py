@@ -222,6 +222,14 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def _is_ipv6(host: str) -> bool:
+    """Say whether a host is an IPv6 address, without brackets, as links are looked at."""
+    try:
+        return ip_address(host).version == 6  # noqa: PLR2004  the protocol's
+    except ValueError:
+        return False
+
+
 def _show_url(given: str) -> str:
     """Show what was given as a URL, but for what may be a secret: a user, a query, and a text that is no URL, such as a key."""
     scheme, colon, rest = given.partition("://")
@@ -230,8 +238,10 @@ def _show_url(given: str) -> str:
     return repr(f"{scheme}://…" if set("@?#") & set(rest) else given)
 
 
-def _read_base_url(given: str, *, allow_http: bool) -> str:
+def _read_base_url(given: object, *, allow_http: bool) -> str:
     """Cut a base URL down to scheme, host, port and the path before ``/api/v1``."""
+    if not isinstance(given, str):
+        raise ConfigurationError(f"base_url must be a str, not {type(given).__name__}.")
     try:
         parts = urlsplit(given.strip())
         host, _ = parts.hostname, parts.port
@@ -240,6 +250,8 @@ def _read_base_url(given: str, *, allow_http: bool) -> str:
         raise ConfigurationError(f"base_url {_show_url(given)} is no URL: give one such as {DRYAPI_URL}.") from None
     if parts.scheme not in {"https", "http"} or not host:
         raise ConfigurationError(f"base_url {_show_url(given)} must be a whole URL such as {DRYAPI_URL}.")
+    if not given.isascii():
+        raise ConfigurationError(f"base_url {_show_url(given)} isn't ASCII: spell its host as DNS does (xn--...), its path with %.")
     if parts.username is not None or parts.query or parts.fragment:
         raise ConfigurationError("base_url must have no user, query or fragment: the key goes into api_key or DRYAPI_API_KEY.")
     if parts.scheme == "http" and not (allow_http or is_loopback(host)):
@@ -250,8 +262,10 @@ def _read_base_url(given: str, *, allow_http: bool) -> str:
     return f"{parts.scheme}://{parts.netloc}{path}"
 
 
-def _read_key(given: str) -> str:
+def _read_key(given: object) -> str:
     """Check a key, and strip the prefix that belongs to the OpenAI-compatible gateway only."""
+    if not isinstance(given, str):
+        raise ConfigurationError(f"api_key must be a str, not {type(given).__name__}.")
     key = given.strip().removeprefix("dpn-sk-")
     if not key:
         raise ConfigurationError("No API key: set DRYAPI_API_KEY or give Client(api_key=...). The simulator takes the key that it prints.")
@@ -294,6 +308,9 @@ def _read_hosts(given: object) -> tuple[str, ...]:
     for host in hosts:
         if not isinstance(host, str):
             raise ConfigurationError(f"storage_hosts must be names of hosts, not {show_value(host)}.")
+        if "/" in host or (":" in host and not _is_ipv6(host)):
+            # As it wouldn't match the host of any link; what stands before or behind the host may be a password.
+            raise ConfigurationError("storage_hosts must be bare host names such as 'minio.local', without scheme, port and path.")
     return tuple(host.lower() for host in cast("tuple[str, ...]", hosts))
 
 
@@ -368,7 +385,4 @@ class Settings:
         ):
             if environ.get(variable):
                 options.setdefault(name, environ[variable])
-        for name in ("api_key", "base_url"):
-            if not isinstance(options[name], str):
-                raise ConfigurationError(f"{name} must be a str, not {type(options[name]).__name__}.")
         return cls(**options)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  each option is checked above

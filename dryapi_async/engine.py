@@ -187,6 +187,10 @@ class Engine:
             _keep_newest(self.answers, trail.key, task.result())
         elif trail.told_unknown and trail.call is not None:
             _keep_newest(self.lost, trail.key, trail.call.slug)
+        if trail.call is not None:
+            # Their webhooks may still come.
+            for key in trail.earlier:
+                _keep_newest(self.lost, key, trail.call.slug)
         if task in self._adopted:
             self._settle(task, error)
 
@@ -197,6 +201,11 @@ class Engine:
                 await asyncio.wait([task])
                 break
         return self.answers.get(key or "")
+
+    def find_slug(self, key: str) -> str | None:
+        """Find the operation of a call that was lost, or is on its way."""
+        under_way = next((trail.call for trail in self._work.values() if key in {trail.key, *trail.earlier}), None)
+        return self.lost.get(key) if under_way is None else under_way.slug
 
     def hear(self, request_id: str, update: Update) -> None:
         """Take news that came by itself; what nobody waits for is kept a while."""
@@ -258,6 +267,12 @@ class Engine:
             self.orphans.append(task.result())
             logger.warning("a cancelled submit was accepted: %r is kept in client.orphans", task.result())
 
+    def keep_orphan(self, job: Any) -> None:
+        """Keep a job whose waiting was cancelled in the same sentence that submitted it."""
+        if job not in self.orphans:
+            self.orphans.append(job)
+            logger.warning("a call was cancelled after its submit: %r goes on and is kept in client.orphans", job)
+
     async def read_status(self, request_id: str) -> Update:
         """Read a job's status, repeated as any reading is; a 404 of a job that was just made here isn't believed yet."""
         while True:
@@ -304,15 +319,18 @@ class Engine:
                     reader.thread.shutdown()
         return tuple(problems)
 
-    async def close(self) -> None:
-        """End all waits, let submits that are on the wire finish for ``Timeouts.orphan`` seconds, then cut and close."""
-        await self.watcher.close()
-        if self.push is not None:
-            await self.push.close()
+    async def end_work(self) -> None:
+        """Send nothing more, end all waits, and let submits that are on the wire finish for ``Timeouts.orphan`` seconds; then cut them."""
         for task, trail in self._work.items():
             trail.abandoned = True
             if not trail.may_be_billed:
+                if trail.body is not None:
+                    # It may be written before the cancellation gets there.
+                    trail.body.revoked = True
                 task.cancel()
+        await self.watcher.close()
+        if self.push is not None:
+            await self.push.close()
         work = list(self._work)
         if work:
             _, late = await asyncio.wait(work, timeout=self.settings.timeouts.orphan)
@@ -320,6 +338,9 @@ class Engine:
                 task.cancel()
             if late:
                 await asyncio.wait(late)
+
+    async def close(self) -> None:
+        """Let go of everything, after `end_work`."""
         # Not before its queues are empty: each call that leaves one sets the timer for the next.
         self.exchange.pacing.close()
         if self.news is not None:

@@ -3,10 +3,14 @@
 Nothing here has a key, a prompt or a signed query. Where nobody listens no event is made.
 """
 
+from asyncio import CancelledError
 from collections.abc import Callable
+from inspect import iscoroutinefunction
 from typing import Literal
 
 from attrs import frozen
+
+from dryapi_async.errors import ConfigurationError
 
 Step = Literal["call", "submit", "wait", "download"]
 """A part of the work whose beginning and end are told.
@@ -45,7 +49,10 @@ class StepEnded:
 
 @frozen(kw_only=True)
 class Attempt:
-    """One HTTP request ended. ``status`` is None where no usable answer came; ``error`` then says why."""
+    """One HTTP request ended. ``status`` is None where no whole answer came; ``error`` then says why.
+
+    What an answer says is told by its call's end.
+    """
 
     request: str
     """Method and slug, such as ``POST img2img``; ``GET result`` is a file's, from the storage host."""
@@ -123,14 +130,26 @@ OnEvent = Callable[[Event], object]
 def tell_each(*hooks: OnEvent) -> OnEvent:
     """Make one hook of several: each hears every event, whatever the others raise. Make it once, and give clients that share it the same.
 
-    What one raises is raised again when all were told, several as an ExceptionGroup; a client logs it.
+    What one raises is raised again when all were told, several as an ExceptionGroup; a client logs it. A CancelledError is told by a
+    RuntimeError, for it cancels nothing.
+
+    Raises:
+        ConfigurationError: One of them is no plain function.
     """
+    given: tuple[object, ...] = hooks  # untyped callers
+    for hook in given:
+        if not callable(hook) or iscoroutinefunction(hook):
+            raise ConfigurationError("Hooks must be plain functions: they are called in the middle of a request, and aren't waited for.")
 
     def tell(event: Event) -> None:
         raised: list[Exception] = []
         for hook in hooks:
             try:
                 hook(event)
+            except CancelledError as error:
+                cut = RuntimeError("a hook raised CancelledError")
+                cut.__cause__ = error
+                raised.append(cut)
             except Exception as error:  # noqa: BLE001  whatever a user's hook raises
                 raised.append(error)
         if raised:

@@ -26,8 +26,9 @@ async def find_unfinished(journal: "Journal", engine: EngineSource) -> tuple[Job
 async def settle_by_key(engine: Engine, source: EngineSource, key: str, request_id: str) -> None:
     """Note the job of a submit whose answer was lost: its webhook came to the address with its key."""
     if engine.journal is not None:
-        await engine.journal.record(key, "submitted", request_id=request_id)
-    slug = engine.lost.get(key)
+        # The job stays the process's that made it: it may live, and wait for its answer.
+        await engine.journal.record(key, "submitted", request_id=request_id, owned=False)
+    slug = engine.find_slug(key)
     operation = None if slug is None else job_class(slug)
     if operation is not None:
         engine.find(key, Job(request_id, operation, source))

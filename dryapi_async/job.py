@@ -1,7 +1,7 @@
 """A handle on one paid job: a small value that outlives the process as its ticket."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AbstractContextManager
 from math import inf
 from os import PathLike
@@ -35,7 +35,7 @@ class Doorway:
     def __init__(self, engine: EngineSource) -> None:
         self._engine = engine
 
-    def open(self, link: Link, *, max_bytes: int | None = None) -> AsyncIterator[bytes]:
+    def open(self, link: Link, *, max_bytes: int | None = None) -> AsyncGenerator[bytes, None]:
         """Stream a file."""
         return self._engine().downloads.open(link, max_bytes=max_bytes)
 
@@ -104,7 +104,7 @@ class Job(Generic[R_co]):
             engine.note(self.id, "failed" if known.state is JobState.ERROR else "done")
         self._known = known
 
-    async def updates(self, *, timeout: float | None = DEFAULT_TIMEOUT, poll: Poll = None) -> AsyncIterator[Update]:
+    async def updates(self, *, timeout: float | None = DEFAULT_TIMEOUT, poll: Poll = None) -> AsyncGenerator[Update, None]:
         """Stream what becomes of the job, from all sources, until it has ended; leaving the loop cancels nothing.
 
         Progress never goes back, and a slow reader sees the newest state only. ``poll`` is seconds between reads (0: as fast as the
@@ -247,7 +247,7 @@ class Job(Generic[R_co]):
         )
 
 
-async def as_completed(jobs: Iterable[Job[R_co]], *, timeout: float | None, poll: Poll) -> AsyncIterator[Job[R_co]]:
+async def as_completed(jobs: Iterable[Job[R_co]], *, timeout: float | None, poll: Poll) -> AsyncGenerator[Job[R_co], None]:
     """Give jobs back in the order in which they end."""
     waited = tuple(jobs)
     _check_jobs(waited)

@@ -95,7 +95,8 @@ class OwnLife:
     def find_tenant(self, settings: Settings, on_event: OnEvent | None) -> Engine | None:
         """Find the engine that serves these settings, if there is one; what was used last is kept longest."""
         for engine in self._tenants:
-            if engine.settings == settings and engine.on_event is on_event:
+            # Not by identity: a method is bound anew each time that it is named.
+            if engine.settings == settings and engine.on_event == on_event:
                 self._tenants.remove(engine)
                 self._tenants.append(engine)
                 return engine
@@ -129,7 +130,7 @@ class OwnLife:
 
     def find_before(self, settings: Settings, on_event: OnEvent | None) -> Engine | None:
         """Find the engine that served these settings on a loop that has ended, where none has taken over from it."""
-        return next((engine for engine in self._before if engine.settings == settings and engine.on_event is on_event), None)
+        return next((engine for engine in self._before if engine.settings == settings and engine.on_event == on_event), None)
 
     def _forget_idle(self) -> None:
         if len(self._tenants) >= MOST_TENANTS:
@@ -157,9 +158,12 @@ class OwnLife:
         await asyncio.shield(self._closing)
 
     async def _close(self, engine: Engine) -> None:
-        await asyncio.gather(*(tenant.close() for tenant in self._tenants))
+        engines = (*self._tenants, engine)
+        # All at once, so that none goes on sending while another's submits are listened to; its own connections are closed last.
+        await asyncio.gather(*(one.end_work() for one in engines))
         self._tenants.clear()
-        await engine.close()
+        for one in engines:
+            await one.close()
 
 
 class TenantLife:

@@ -5,6 +5,7 @@ or a query.
 """
 
 import time
+from contextvars import ContextVar
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -38,6 +39,8 @@ _SHORT: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 
 _LONG: Final = (0.1, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 900, 1800, 3600)
 """Seconds that jobs and limits may take."""
 _STATUS: Final = "request-status"
+_download: ContextVar[int] = ContextVar("dryapi_async.telemetry.download", default=0)
+"""The number of the download that this context began last, ended or not: a job may have several at once, each in a task of its own."""
 
 
 @define(eq=False)
@@ -138,6 +141,8 @@ class Telemetry:
             contexts.attach(opened.within)
         elif event.request_id is not None:
             self._of_job(event).setdefault(event.request_id, []).append(opened)
+            if event.step == "download":
+                _download.set(event.number)
 
     def _of_job(self, event: StepStarted) -> dict[str, list[_Open]]:
         return self._waits if event.step == "wait" else self._downloads
@@ -191,7 +196,8 @@ class Telemetry:
             attributes["http.request.resend_count"] = event.number - 1
         within = None
         if event.request_id is not None and (found := self._downloads.get(event.request_id)):
-            within = trace.set_span_in_context(found[-1].span)
+            own = next((one for one in found if one.started.number == _download.get()), found[-1])
+            within = trace.set_span_in_context(own.span)
         now = time.time_ns()
         began = now - round(event.seconds * 1e9)
         span = self._tracer.start_span(event.request, context=within, kind=SpanKind.CLIENT, attributes=attributes, start_time=began)

@@ -13,7 +13,7 @@ ROOMS: dict[str, set[str]] = {
     # room: what it may import of ours, beside itself
     "version": set(),
     "errors": set(),
-    "events": set(),
+    "events": {"errors"},
     "shared": {"errors"},
     "config": {"errors", "shared"},
     "protocol": GROUND,

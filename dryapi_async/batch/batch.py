@@ -1,7 +1,6 @@
 """The batch itself: workers that take, submit, wait and save, and the iterator that hands over."""
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Collection, Iterator, Sized
 from decimal import Decimal
 from types import GeneratorType, TracebackType
@@ -51,7 +50,7 @@ class Batch(Generic[R]):
         once: Submit a key only where the journal has no call of that label, by whatever process: else the outcome's error is
             AlreadySubmittedError. So several processes may share one list, and one that was killed may begin it again.
         again: Those of the states ``unknown`` and ``failed`` in which a key is submitted all the same: that pays once more, for what is in
-            the journal when the batch is made. What another process loses later isn't sent again.
+            the journal when the batch is entered. What another process loses later isn't sent again.
         sheet: A contact sheet to write as it goes: the path of its HTML file, or a `Sheet`. One that can't be written any more is left.
 
     Raises:
@@ -87,8 +86,8 @@ class Batch(Generic[R]):
         self._timeout = timeout
         self._poll: Poll = poll
         self._once, self._again = once, tuple(again)
-        self.agreed_at: float = time.time()
-        """Unix time of the user's word for ``again``: calls that came to such a state since aren't meant."""
+        self.covered: frozenset[str] | None = None
+        """Keys in the journal of the calls that ``again`` is about; without any given they are read when the batch is entered."""
         self._sheet = None if sheet is None else SheetWriter(sheet)
         self._source: Iterator[Item[R]] | AsyncIterator[Item[R]] | None = None
         self._group: asyncio.TaskGroup | None = None
@@ -115,6 +114,8 @@ class Batch(Generic[R]):
             await self._saver.prepare()
         if self._once and engine.journal is None:
             raise ConfigurationError("once=True needs a journal, which knows what was submitted: give Client(journal='jobs.db').")
+        if self._again and self.covered is None and engine.journal is not None:
+            self.covered = await engine.journal.keys(self._again)
         if self._sheet is not None:
             await self._sheet.open()
         given = self._operations
@@ -335,7 +336,7 @@ class Batch(Generic[R]):
             "label": make_label(work.key),
             "once": self._once,
             "again": self._again,
-            "agreed_at": self.agreed_at,
+            "covered": self.covered,
         }
 
     def _end(self, outcome: Outcome[R]) -> None:

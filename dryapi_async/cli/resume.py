@@ -1,13 +1,13 @@
 """What the journal says of a manifest's lines: which are done, which are another process's, and which are to be sent or taken up."""
 
 import asyncio
-import time
 from collections.abc import Collection
 from typing import Any, Final, Literal
 
 from attrs import define, field
 
 from dryapi_async import Client, Job
+from dryapi_async.calls import AGAIN
 from dryapi_async.io.journal import JournalRow
 
 _RANK: Final = ("saved", "done", "submitted", "intent", "waiting", "unknown", "failed", "refused")
@@ -29,8 +29,8 @@ class Records:
     taken: dict[str, Job[Any]] = field(factory=dict[str, Job[Any]])
     """Jobs of dead processes that are this one's now, by their ids."""
     living: dict[str, bool] = field(factory=dict[str, bool])
-    read_at: float = 0.0
-    """Unix time of that."""
+    lost: frozenset[str] = frozenset()
+    """The journal's keys of all that may be paid for once more."""
 
     async def read(self) -> None:
         """Read the journal, and take over what dead processes left of these lines.
@@ -44,8 +44,10 @@ class Records:
             await self._list()
 
     async def _list(self) -> None:
-        journal, self.read_at = self.client.journal, time.time()
-        self.rows = await asyncio.to_thread(_pick_rows, await journal.list(), self.keys)
+        journal = self.client.journal
+        rows = await journal.list()
+        self.rows = await asyncio.to_thread(_pick_rows, rows, self.keys)
+        self.lost = frozenset(row.key for row in rows if row.state in AGAIN)
         self.living = {owner: await journal.is_alive(owner) for owner in {row.owner for row in self.rows.values()}}
 
     def judge(self, key: str, result: str | None, again: Collection[str]) -> What:

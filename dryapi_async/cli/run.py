@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from math import isfinite
 from typing import Any, cast
 
 import attrs
@@ -109,12 +110,24 @@ def _price_command(cls: RequestClass) -> click.Command:
     measures = described.measures if described else ()
     options = options_for(cls, optional=described.replaces if described else ())
     options += [
-        click.Option([f"--{name.replace('_', '-')}", _MEASURE + name], type=float, help="In place of the file or text: uploads nothing.")
+        click.Option(
+            [f"--{name.replace('_', '-')}", _MEASURE + name],
+            type=float,
+            callback=_check_measure,
+            help="In place of the file or text: uploads nothing.",
+        )
         for name in measures
     ]
     return click.Command(
         cls.endpoint.slug, params=[*options, _JSON], callback=_pricer(cls), help=f"Ask for the price of {method_name(cls)}."
     )
+
+
+def _check_measure(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
+    """Refuse what nothing can measure: ``float`` takes nan and inf, too."""
+    if value is not None and not (isfinite(value) and value > 0):
+        raise click.BadParameter(f"{value:g} is no finite number over 0.")
+    return value
 
 
 def _pricer(cls: RequestClass) -> Any:

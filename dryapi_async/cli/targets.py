@@ -97,8 +97,11 @@ def read_target(*, folder: bool = False, named: bool = False) -> Callable[[click
     def read(_: click.Context, __: click.Parameter, value: str) -> Target:
         path = Path(value)
         every = folder and not (named and type_of_name(path.name) is not None)
-        target = Target(path, every or path.is_dir() or value.endswith(os.sep))
-        problem = _find_problem(target)
+        try:
+            target = Target(path, every or path.is_dir() or value.endswith(os.sep))
+            problem = _find_problem(target)
+        except OSError as error:  # a name that is too long, or a folder that may not be looked into
+            refuse_out(f"{path} can't be written to ({error.strerror}).")
         if problem:
             refuse_out(problem)
         return target

@@ -69,7 +69,7 @@ class Work:
         self._logged: dict[str, str] = {}
         self._results: dict[str, tuple[str, float]] = {}
         self._redo: set[str] = set()
-        self._agreed_at = 0.0
+        self._covered: frozenset[str] = frozenset()
         self._fetches: set[str] = set()
         self._began: dict[str, float] = {}
         self._contested = False
@@ -138,7 +138,7 @@ class Work:
         if self._options.prices or self._options.budget is not None:
             self._board.spent = Decimal(0)
         again = self._options.again
-        self._agreed_at = self._records.read_at
+        self._covered = self._records.lost
         self._redo = {key for key, row in self._records.rows.items() if row.state in again}
 
     async def _plan(self) -> tuple[deque[str], deque[str]]:
@@ -233,7 +233,7 @@ class Work:
             again=again,
         )
         # The user's word was given for what the journal said at the start.
-        self._batch.agreed_at = self._agreed_at
+        self._batch.covered = self._covered
         try:
             async with self._batch as batch:
                 async for outcome in batch:

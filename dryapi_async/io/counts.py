@@ -33,7 +33,7 @@ class Counts:
             self.retries += 1
 
     def end(self, status: int | None, bytes_sent: int, bytes_received: int) -> None:
-        """Count what became of it; ``status`` is None where no usable answer came."""
+        """Count what became of it; ``status`` is None where no whole answer came."""
         if status == 429:  # noqa: PLR2004  Too Many Requests
             self.rate_limited += 1
         self.bytes_sent += bytes_sent

@@ -101,7 +101,7 @@ class Downloads:
         """
         await self._threads.start(check_target, target)
 
-    def open(self, link: Link, *, max_bytes: int | None = None) -> AsyncIterator[bytes]:
+    def open(self, link: Link, *, max_bytes: int | None = None) -> AsyncGenerator[bytes, None]:
         """Stream a file in pieces, its length checked."""
         pieces = self._pieces(Transfer(link, link.url, most=max_bytes), self._fetched)
         return self._tell_steps(link.request_id, pieces) if self._exchange.tells else pieces
@@ -352,7 +352,8 @@ async def _one(content: bytes) -> AsyncGenerator[bytes, None]:
 
 
 def _read_range(given: str) -> tuple[int | None, int | None]:
-    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", given.strip())
+    # 18 digits are more than any file has, and Python refuses to read more than 4,300.
+    found = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", given.strip())
     return (None, None) if found is None else (int(found[1]), None if found[2] == "*" else int(found[2]))
 
 

@@ -17,6 +17,7 @@ from dryapi_async.errors import (
     RequestTimeoutError,
     ResponseError,
     StatusError,
+    SubmissionUnknownError,
     TransportError,
 )
 from dryapi_async.events import Attempt, BytesSent, Event, OnEvent, RateLimited, Step, SubmissionUnknown
@@ -144,16 +145,32 @@ class Exchange:
                         self.quota.put()
                         return value
                 trail.on_wire = False
-                await self._recover(call, outcome, trail, retry, min(deadline, trail.patience) - self._now())
-        except BaseException:
-            if trail.may_be_billed:
-                trail.lost = lose(trail, "waiting", "it was cut off before its answer came")
-                trail.note("unknown", trail.lost.cause)
-            trail.end()
+                call = await self._recover(call, outcome, trail, retry, min(deadline, trail.patience) - self._now())
+                if upload is not None:
+                    upload.rename(call.parts or ())
+        except BaseException as error:
+            self._give_up(trail, error)
             raise
         finally:
             if upload is not None:
                 upload.close()
+
+    @staticmethod
+    def _give_up(trail: Trail, error: BaseException) -> None:
+        """Note what is lost with a call that ends without an answer.
+
+        Raises:
+            SubmissionUnknownError: An earlier attempt was lost and may be billed, whatever this one ended with.
+        """
+        if trail.may_be_billed:
+            trail.lost = lose(trail, "waiting", "it was cut off before its answer came")
+            trail.note("unknown", trail.lost.cause)
+        trail.end()
+        if trail.before is None or isinstance(error, SubmissionUnknownError):
+            return
+        trail.lost = trail.lost or trail.before
+        if isinstance(error, Exception):
+            raise trail.lost from error
 
     async def decode(self, content: bytes, *, exact: bool = False, fast: bool = False, status: int | None = None) -> Any:
         """Decode JSON, in a thread where it is long."""
@@ -161,8 +178,8 @@ class Exchange:
             return await self._threads.start(decode_json, content, exact=exact, fast=fast, status=status)
         return decode_json(content, exact=exact, fast=fast, status=status)
 
-    async def _recover(self, call: WireCall, outcome: Answer | Broken, trail: Trail, retry: Retry, seconds_left: float) -> None:
-        """Wait for the next attempt, or raise what became of the call."""
+    async def _recover(self, call: WireCall, outcome: Answer | Broken, trail: Trail, retry: Retry, seconds_left: float) -> WireCall:
+        """Wait for the next attempt and give what is sent then, or raise what became of the call."""
         happened = self._classify(call, outcome)
         chance = random.random()  # noqa: S311  jitter, no secret
         verdict = decide(
@@ -181,35 +198,42 @@ class Exchange:
             raise self._failure(call, outcome, trail, unknown=isinstance(verdict, Unknown))
         if limited:
             self.tell(RateLimited(lane=call.lane, seconds=verdict.seconds))
-            self.pacing.seconds_waited += verdict.seconds
-        await self._pause(call, happened, trail, verdict.seconds)
+        began = self._now()
+        try:
+            return await self._pause(call, happened, trail, verdict.seconds, outcome)
+        finally:
+            if limited:
+                self.pacing.seconds_waited += self._now() - began
 
-    async def _pause(self, call: WireCall, happened: Answered | Broke, trail: Trail, seconds: float) -> None:
+    async def _pause(self, call: WireCall, happened: Answered | Broke, trail: Trail, seconds: float, outcome: Answer | Broken) -> WireCall:
         """Wait before the next attempt; what nobody waits for any more isn't sent again."""
         logger.debug("%s: attempt %d failed, again in %.2f s", call.name, trail.attempt, seconds)
         if _may_be_executed(happened, self._settings.retry) and call.billed:
             # The user's word allows another one; this one stays a payment whose fate isn't known.
             trail.note("unknown", "its answer was lost, and it was sent again at the user's word")
             self.note_unknown(trail)
-            trail.begin_anew()
+            cause = outcome.cause if isinstance(outcome, Broken) else f"the service answered {outcome.status}"
+            call = trail.begin_anew(call, cause)
         else:
             trail.note("waiting")
         trail.waits_for = f"its next attempt, in {seconds:.1f} s"
         await asyncio.sleep(0 if trail.abandoned else seconds)
         if trail.abandoned:
             raise asyncio.CancelledError
+        return call
 
     async def _attempt(self, call: WireCall, upload: Upload | None, deadline: float, trail: Trail) -> Answer | Broken:
         """Wait for the turn, send once, and note that it is on its way while it is; an answer that says yes teaches the lane."""
         trail.attempt += 1
         trail.waits_for = f"its turn in lane {call.lane}"
-        async with Passage(self.pacing, call.lane, slot=call.billed, request=call.name, deadline=deadline) as passage:
+        async with Passage(self.pacing, call.lane, slot=call.billed, request=call.name, deadline=deadline, tell=self.tell) as passage:
             if self._now() >= deadline:
                 raise RequestTimeoutError(f"{call.name}: the time given was over before it could be sent. Nothing was sent.")
-            started, body = self._now(), await self._open_body(call, upload, trail)
+            body = await self._open_body(call, upload, trail)
             trail.waits_for = "a free connection"
             await trail.begin(call, body)
             passage.may_count = True
+            started = self._now()
             try:
                 outcome = await self._http.send(call, body, seconds_left=None if deadline == inf else deadline - started)
             except PoolTimeoutError:

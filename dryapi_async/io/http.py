@@ -72,6 +72,8 @@ class Http:
         ssl: SSLContext | None = None,
     ) -> None:
         self._proxies = Proxies(settings.proxy)
+        # Asked for once, before anything is opened: what can't be used must be told before a submit, not by one that was lost.
+        self._proxy = self._proxies.find(URL(settings.base_url, encoded=True))
         self._set_account(settings)
         self._rules = LinkRules(local=settings.is_local, hosts=settings.storage_hosts)
         self._ssl = ssl if ssl is not None else True
@@ -178,7 +180,7 @@ class Http:
                 timeout=self._timeout,
                 allow_redirects=False,
                 ssl=self._ssl,
-                proxy=self._proxies.find(url),
+                proxy=self._proxy,
                 expect100=self._settings.expect100 and body is not None,
                 trace_request_ctx=body,
             ) as response:
@@ -253,6 +255,7 @@ class Http:
 
         Raises:
             PrivateAddressError: The host's name leads into a private network.
+            ConfigurationError: The environment's proxy for it can't be used; nothing was sent.
         """
         if self._beside is not None and url.host and self._proxies.find(url) is None:
             with suppress(OSError):  # the connector finds that, too, and says it in its own words
@@ -275,6 +278,7 @@ class Http:
 
         Raises:
             aiohttp.ClientError: No such connection, or the answer was another address.
+            ConfigurationError: The environment's proxy for it can't be used; nothing was sent.
         """
         self.check_open()
         address = URL(url, encoded=True)
@@ -311,7 +315,7 @@ class Http:
                 timeout=self._timeout,
                 allow_redirects=False,
                 ssl=self._ssl,
-                proxy=self._proxies.find(url),
+                proxy=self._proxy,
             ) as response,
         ):
             content = await self._read_whole(response)

@@ -1,7 +1,6 @@
 """The journal of paid calls: an intent is on disk before its request leaves, a job's id before anybody has it."""
 
 from collections.abc import Collection
-from math import inf
 from os import PathLike
 from pathlib import Path
 
@@ -67,17 +66,17 @@ class Journal:
         attempt: int,
         label: str = "",
         unless: Collection[str] = (),
-        agreed_at: float = inf,
+        covered: frozenset[str] = frozenset(),
         earlier: Collection[str] = (),
     ) -> None:
         """Note that a call leaves now; it is on disk when this returns.
 
-        ``agreed_at`` (Unix time) is when the user agreed to pay for it in the states that aren't in ``unless``; ``earlier`` are the keys
-        under which the same call was sent before.
+        ``covered`` are the keys of calls in other states than ``unless`` that the user agreed to pay for once more (`keys`), ``earlier``
+        those under which the same call was sent before.
 
         Raises:
             JournalError: It isn't: nothing may be submitted.
-            AlreadySubmittedError: A call of the same label is in one of the states ``unless``, or in its state only since ``agreed_at``.
+            AlreadySubmittedError: A call of the same label is in one of the states ``unless``, or isn't covered.
         """
         _check_states(unless)
         await self._writer.put(
@@ -89,18 +88,18 @@ class Journal:
                 label=label,
                 attempt=attempt,
                 unless=tuple(unless),
-                agreed_at=agreed_at,
+                covered=covered,
                 earlier=tuple(earlier),
             )
         )
 
-    async def record(self, key: str, state: str, *, request_id: str | None = None, cause: str = "") -> None:
-        """Note a call's next state; it is on disk when this returns.
+    async def record(self, key: str, state: str, *, request_id: str | None = None, cause: str = "", owned: bool = True) -> None:
+        """Note a call's next state; it is on disk when this returns. With ``owned=False`` a job stays the process's that made it.
 
         Raises:
             JournalError: It isn't.
         """
-        await self._writer.put(Turn(account=self._account, key=key, state=state, request_id=request_id, cause=cause))
+        await self._writer.put(Turn(account=self._account, key=key, state=state, request_id=request_id, cause=cause, owned=owned))
 
     def note(self, key: str, state: str, *, cause: str = "") -> None:
         """Note a call's next state with the next group, or in a second; ``key`` may be its job's request_id. A failure is only logged."""
@@ -118,6 +117,15 @@ class Journal:
         """
         _check_states(states)
         return await self._writer.ask(self._writer.ledger.rows, self._account, states)
+
+    async def keys(self, states: Collection[str], label: str | None = None) -> frozenset[str]:
+        """Give the keys of this account's calls that are in some states now, of one label or of all.
+
+        Raises:
+            ConfigurationError: There is no such state.
+        """
+        _check_states(states)
+        return await self._writer.ask(self._writer.ledger.keys, self._account, tuple(states), label)
 
     async def is_alive(self, owner: str) -> bool:
         """Say whether the process that a row belongs to (``row.owner``) still lives and has the journal open."""

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager
-from math import inf
 from pathlib import Path
 from typing import Final
 
@@ -97,8 +96,8 @@ class Intent:
     attempt: int
     unless: tuple[str, ...] = ()
     """States in which another call of the same label forbids this one."""
-    agreed_at: float = inf
-    """Unix time of the user's word that it may be paid for in the other states: what came to be so since then forbids it, too."""
+    covered: frozenset[str] = frozenset()
+    """Keys of calls in other states that the user agreed to pay for once more. Any other of the same label forbids it, too."""
     earlier: tuple[str, ...] = ()
     """Keys that the same call was sent under before: they forbid nothing."""
 
@@ -112,8 +111,10 @@ class Turn:
     state: str
     request_id: str | None = None
     cause: str = ""
+    owned: bool = True
+    """Whether the life that writes it has the job from now on."""
     at: float = field(factory=time.time)
-    """Unix time at which it was so: it may be written a second later."""
+    """Unix time at which it was so: it may be written later."""
 
 
 class Ledger:
@@ -128,7 +129,6 @@ class Ledger:
         self._inode: tuple[int, int] | None = None
         self._base_url = base_url
         self._busy_seconds = busy_seconds
-        self._opened_at = 0.0
         self._lock: OwnerLock | None = None
         self._db: sqlite3.Connection | None = None
 
@@ -156,7 +156,6 @@ class Ledger:
                 with self._transaction(self._db):
                     self._lock = OwnerLock(self._place)
                     self._bury(self._db)
-                self._opened_at = time.time()
             except BaseException:
                 self.close()
                 raise
@@ -262,8 +261,8 @@ class Ledger:
                 raise ValueError("it is further than an intent already. Nothing may be sent for it")
             return
         before = COMES_FROM[write.state]
-        # The life that learns a job's id has the job.
-        owner = self.owner if write.state == "submitted" else None
+        # The life that was answered a job's id has the job.
+        owner = self.owner if write.state == "submitted" and write.owned else None
         db.execute(
             "UPDATE calls SET state = ?, request_id = COALESCE(?, request_id), owner = COALESCE(?, owner), cause = ?, updated_at = ? "  # noqa: S608  our own words
             f"WHERE (key = ? OR request_id = ?) AND base_url = ? AND account = ? AND state IN ({', '.join('?' * len(before))})",
@@ -274,15 +273,15 @@ class Ledger:
         """Refuse a call whose label another one has, whoever made it: inside the transaction, so that of two only one gets through."""
         if not intent.unless:
             return
-        # What was dead before this process opened the journal was buried only then: the user's word is good for that, too.
-        agreed_at, own = max(intent.agreed_at, self._opened_at), (intent.key, *intent.earlier)
-        other = db.execute(
-            f"SELECT {_COLUMNS} FROM calls WHERE label = ? AND label != '' AND base_url = ? AND account = ? "  # noqa: S608  our own words
-            f"AND key NOT IN ({', '.join('?' * len(own))}) AND (state IN ({', '.join('?' * len(intent.unless))}) "
-            "OR (state != 'refused' AND updated_at > ?)) ORDER BY updated_at DESC LIMIT 1",
-            (intent.label, self._base_url, intent.account, *own, *intent.unless, agreed_at),
-        )
-        for row in map(_read_row, other):
+        found = db.execute(
+            f"SELECT {_COLUMNS} FROM calls WHERE label = ? AND label != '' AND base_url = ? AND account = ? AND state != 'refused' "  # noqa: S608  our own words
+            "ORDER BY updated_at DESC",
+            (intent.label, self._base_url, intent.account),
+        ).fetchall()  # all of it: a statement that is open still, in a raised error's traceback, would hold the file
+        own = {intent.key, *intent.earlier}
+        for row in map(_read_row, found):
+            if row.key in own or (row.state not in intent.unless and row.key in intent.covered):
+                continue
             shown = f"{row.state}, {row.ticket}" if row.ticket else row.state
             since = "" if row.state in intent.unless else " It came to that after you agreed to pay again: if you still do, call anew."
             raise AlreadySubmittedError(
@@ -306,6 +305,16 @@ class Ledger:
                 (self._base_url, account, *states),
             )
             return tuple(map(_read_row, found))
+
+    def keys(self, account: str, states: Collection[str], label: str | None = None) -> frozenset[str]:
+        """Give the keys of an account's calls in some states, of one label or of all."""
+        with self._opened() as db:
+            found = db.execute(
+                f"SELECT key FROM calls WHERE base_url = ? AND account = ? AND state IN ({', '.join('?' * len(states))})"  # noqa: S608  our own words
+                + (" AND label = ? AND label != ''" if label is not None else ""),
+                (self._base_url, account, *states, *(() if label is None else (label,))),
+            )
+            return frozenset(key for (key,) in found)
 
     def find(self, account: str, key: str) -> JournalRow | None:
         """Find one of an account's calls."""

@@ -38,6 +38,8 @@ class Waiter:
     place: asyncio.Future[float]
     """Its result is how many seconds a 429 held the lane back, if one did until now."""
     request: str
+    tell: Callable[[Event], None]
+    """Of the client that it is a call of: several share the lanes of one key."""
     told: bool = False
 
 
@@ -110,8 +112,10 @@ class Pacing:
         self.last_seen = now
         return not queue.waiters and queue.lane.day_over(now) is None and queue.lane.reserve(now) == 0
 
-    async def enter(self, name: str, request: str, number: int) -> float:
+    async def enter(self, name: str, request: str, number: int, *, tell: Callable[[Event], None] | None = None) -> float:
         """Take a place in a lane, behind all that have a lower number; give the seconds that a 429 held the lane back just before.
+
+        ``tell`` hears that it has to wait, in place of the lanes' first client.
 
         Raises:
             RateLimitError: The day's limit is used up, by what was sent or by who waits already.
@@ -121,7 +125,7 @@ class Pacing:
         queue, now = self._queue(name), self._loop.time()
         if (until := queue.lane.day_over(now, ahead=len(queue.waiters))) is not None:
             raise self._day_is_over(queue.lane, request, until)
-        waiter = Waiter(number, self._loop.create_future(), request)
+        waiter = Waiter(number, self._loop.create_future(), request, tell or self._tell)
         insort(queue.waiters, waiter, key=_turn)
         self._pump()
         try:
@@ -228,7 +232,7 @@ class Pacing:
             if queue.waiters[ahead].told:
                 break
             queue.waiters[ahead].told = True
-            self._tell(RateLimited(lane=queue.lane.name, seconds=queue.lane.wait(now, ahead)))
+            queue.waiters[ahead].tell(RateLimited(lane=queue.lane.name, seconds=queue.lane.wait(now, ahead)))
 
     def _day_is_over(self, lane: Lane, request: str, until: float) -> RateLimitError:
         seconds = max(until - self._loop.time(), 0.0)
@@ -256,8 +260,19 @@ def _turn(waiter: Waiter) -> int:
 class Passage:
     """One attempt's way to the wire: its lane first, then a slot where it is a transfer. Leaving it gives back what it holds."""
 
-    def __init__(self, pacing: Pacing, lane: str, *, slot: bool, request: str, deadline: float) -> None:
+    def __init__(
+        self,
+        pacing: Pacing,
+        lane: str,
+        *,
+        slot: bool,
+        request: str,
+        deadline: float,
+        tell: Callable[[Event], None] | None = None,
+    ) -> None:
+        """Hold nothing yet; ``tell`` hears of waits, in place of the lanes' first client."""
         self._pacing = pacing
+        self._tell = tell
         self._lane = lane
         self._slot = slot
         self._request = request
@@ -308,7 +323,7 @@ class Passage:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            held = await self._pacing.enter(self._lane, self._request, number)
+            held = await self._pacing.enter(self._lane, self._request, number, tell=self._tell)
             self._holds_place = True
             if held:
                 await asyncio.sleep(spread(held, random.random()))  # noqa: S311  jitter, no secret
@@ -321,7 +336,7 @@ class Passage:
         shared = self._pacing.shared
         rates = () if shared is None else self._pacing.shared_rates(self._lane)
         if shared is not None and rates:
-            self._grant = await shared.enter(self._lane, rates, deadline=deadline, request=self._request)
+            self._grant = await shared.enter(self._lane, rates, deadline=deadline, request=self._request, tell=self._tell)
 
     async def _try_again(self) -> bool:
         """Take a place once more, now or not at all: a slot is held meanwhile."""

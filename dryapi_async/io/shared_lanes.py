@@ -13,7 +13,7 @@ from dryapi_async.config import DAY_SECONDS
 from dryapi_async.errors import RateLimitError, RequestTimeoutError, SharedStateError
 from dryapi_async.events import Event, RateLimited
 from dryapi_async.protocol.endpoint import STATUS_LANE
-from dryapi_async.protocol.lanes import DayWindow, Window
+from dryapi_async.protocol.lanes import MARGIN, DayWindow, Window
 from dryapi_async.protocol.replies import next_midnight
 from dryapi_async.shared import Limiter, SharedRate, WhenAway, share_of
 
@@ -58,8 +58,10 @@ class SharedLanes:
         self._tasks: set[asyncio.Task[None]] = set()
         self._probe: asyncio.Task[None] | None = None
 
-    async def enter(self, lane: str, rates: tuple[SharedRate, ...], *, deadline: float, request: str) -> Grant:
-        """Wait for a place that all processes leave.
+    async def enter(
+        self, lane: str, rates: tuple[SharedRate, ...], *, deadline: float, request: str, tell: Callable[[Event], None] | None = None
+    ) -> Grant:
+        """Wait for a place that all processes leave; ``tell`` hears of it, in place of the lanes' first client.
 
         Raises:
             RequestTimeoutError: It would come after the deadline: said at once, and no place is kept.
@@ -75,7 +77,7 @@ class SharedLanes:
                         return grant
                     if wait < inf and not told:
                         told = True
-                        self._tell(RateLimited(lane=lane, seconds=wait))
+                        (tell or self._tell)(RateLimited(lane=lane, seconds=wait))
                     if wait < inf:
                         await asyncio.sleep(min(wait, ASK_AGAIN))
                 elif await self._enter_alone(lane, grant, request):
@@ -133,9 +135,8 @@ class SharedLanes:
                 midnight = self._loop.time() + next_midnight(self._wall()) - self._wall()
                 self._windows[key] = DayWindow(limit=limit, seconds=seconds, midnight=midnight)
             else:
-                self._windows[key] = Window(limit=limit, seconds=seconds)
-                if self._asked_at is not None and not rate.daily:
-                    self._windows[key].held.extend([self._windows[key].free_at(self._asked_at) - seconds + rate.seconds] * limit)
+                closed_until = -inf if self._asked_at is None or rate.daily else self._asked_at + rate.seconds + MARGIN
+                self._windows[key] = Window(limit=limit, seconds=seconds, closed_until=closed_until)
         return self._windows[key]
 
     def _go_away(self, lane: str, error: SharedStateError) -> None:

@@ -10,7 +10,7 @@ from attrs import define, field
 from dryapi_async.errors import SubmissionUnknownError
 from dryapi_async.io.uploads import Body, FormBody
 from dryapi_async.protocol.digest import digest_request
-from dryapi_async.protocol.wire import WireCall
+from dryapi_async.protocol.wire import WireCall, rename_key
 
 if TYPE_CHECKING:
     from dryapi_async.io.journal import Journal  # sqlite3 is imported only where a journal is used
@@ -33,10 +33,12 @@ class Trail:
     """What the user calls it in the journal."""
     unless: tuple[str, ...] = ()
     """States in which another call of the same label in the journal forbids this one."""
-    agreed_at: float = inf
-    """Unix time of the user's word that it may be paid for in the other states."""
+    covered: frozenset[str] | None = None
+    """Keys of calls that the user agreed to pay for once more; None before they were looked up."""
     earlier: tuple[str, ...] = ()
     """Keys of its attempts whose fate isn't known, after which it was sent again at the user's word."""
+    before: SubmissionUnknownError | None = None
+    """What is known of the last of these: whatever comes after it, only a job can make up for it."""
     patience: float = inf
     """Loop time until which somebody waits for it."""
     resubmit: bool = False
@@ -88,7 +90,7 @@ class Trail:
                 attempt=self.attempt,
                 label=self.label,
                 unless=self.unless,
-                agreed_at=self.agreed_at,
+                covered=self.covered or frozenset(),
                 earlier=self.earlier,
             )
         self.billed, self.call, self.body, self.started_at = call.billed, call, body, time.time()
@@ -101,9 +103,11 @@ class Trail:
             self.journal.note(self.key, state, cause=cause)
             self._written = state
 
-    def begin_anew(self) -> None:
-        """Take another key: what was sent under the old one stays a payment whose fate isn't known."""
-        self.earlier, self.key = (*self.earlier, self.key), make_key()
+    def begin_anew(self, call: WireCall, cause: str) -> WireCall:
+        """Take another key, which is the call's from now on: what was sent under the old one stays a payment whose fate isn't known."""
+        self.before, old = describe_loss(self, "answered", cause), self.key
+        self.earlier, self.key = (*self.earlier, old), make_key()
+        return rename_key(call, old, self.key)
 
     def end(self) -> None:
         """Tell the journal that a call which waited to be sent again won't be."""
@@ -123,9 +127,14 @@ def digest_body(call: WireCall, body: Body | None) -> str:
 
 def lose(trail: Trail, phase: str, cause: str, status: int | None = None) -> SubmissionUnknownError:
     """Make the error that says all that is known about a payment whose answer was lost."""
+    trail.told_unknown = True
+    return describe_loss(trail, phase, cause, status)
+
+
+def describe_loss(trail: Trail, phase: str, cause: str, status: int | None = None) -> SubmissionUnknownError:
+    """Say all that is known of the last attempt of a call, whose answer was lost."""
     call = trail.call
     assert call is not None  # noqa: S101  for the type checker: only what has begun can be lost
-    trail.told_unknown = True
     return SubmissionUnknownError(
         f"{call.name} was sent and its answer was lost ({phase}: {cause.rstrip('.')}). It may have been accepted and billed, "
         "so it isn't repeated. Ask client.settle(error), look at the dashboard or the balance; make a new call only if you accept to pay "

@@ -324,6 +324,10 @@ class Upload:
         files = [part for part in sized if isinstance(part, SizedFile)]
         return FormBody(lay_out(sized, boundary), files, self._readers, self._threads, idle=idle, progress=progress)
 
+    def rename(self, parts: Sequence[TextPart | FilePart]) -> None:
+        """Take the texts of the next attempt; the files are the same."""
+        self._parts = parts
+
     async def look(self, *, idle: float | None) -> None:
         """Open the files, look at them, and close them again: what can't be sent is told before a long wait for its turn.
 

@@ -11,7 +11,7 @@ from typing import Final, ParamSpec, TypeVar
 from weakref import WeakSet
 
 from dryapi_async.errors import AlreadySubmittedError, JournalError
-from dryapi_async.io.ledger import Intent, Ledger, Turn
+from dryapi_async.io.ledger import COMES_FROM, Intent, Ledger, Turn
 
 logger: logging.Logger = logging.getLogger("dryapi_async")
 P = ParamSpec("P")
@@ -19,6 +19,10 @@ T = TypeVar("T")
 
 LAZY_SECONDS: Final = 1.0
 """Notes that needn't be on disk at once go with the next group, or after so long."""
+LATE_SECONDS: Final = 60.0
+"""What couldn't be written is tried again after as long as that has lasted by now: 1 s at least, and so long at most."""
+MOST_LATE: Final = 10_000
+"""So many notes wait until the file can be written again: the newest."""
 
 Pending = tuple[Intent | Turn, "asyncio.Future[None] | None"]
 Written = Sequence[JournalError | AlreadySubmittedError | None]
@@ -27,7 +31,9 @@ Written = Sequence[JournalError | AlreadySubmittedError | None]
 class Writer:
     """Writes one journal's file, for all accounts that are kept in it.
 
-    Writes queue while one group is written, and the next group takes all that came meanwhile: one transaction for many jobs.
+    Writes queue while one group is written, and the next group takes all that came meanwhile: one transaction for many jobs. A turn that
+    can't be written because of the file (locked by another program, a full disk) is late: it goes first in the next group, and is tried
+    again by itself, until the writer is closed. An intent isn't: who put it was told, and sends nothing.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -37,6 +43,10 @@ class Writer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._queue: list[Pending] = []
         self._writing: asyncio.Future[Written] | None = None
+        self._group: list[Pending] = []
+        self._late: list[Turn] = []
+        self._late_since: float | None = None
+        self._late_dropped = 0
         self._timer: asyncio.TimerHandle | None = None
         self._opened = False
         _ledgers.add(ledger)
@@ -56,7 +66,7 @@ class Writer:
         """Write something with the next group; it is on disk when this returns.
 
         Raises:
-            JournalError: It isn't.
+            JournalError: It isn't, or not yet: a turn is kept and tried again where that can help, an intent never is.
             AlreadySubmittedError: Another call has its label.
         """
         self._enter()
@@ -71,8 +81,7 @@ class Writer:
         """Note a call's next state with the next group, or in a second. A failure is only logged."""
         self._enter()
         self._queue.append((turn, None))
-        if self._timer is None and self._loop is not None:
-            self._timer = self._loop.call_later(LAZY_SECONDS, self._write)
+        self._wake_in(LAZY_SECONDS)
 
     async def ask(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a function of the ledger in the thread, behind all that was written by now."""
@@ -80,36 +89,79 @@ class Writer:
         return await self.start(function, *args, **kwargs)
 
     async def close(self) -> None:
-        """Write what is left, and let go of the file; a later use opens it anew."""
+        """Write what is left, and let go of the file; a later use opens it anew. What can't be written even now is logged."""
         self._enter()
-        if self._thread is None and not self._queue:
+        if self._thread is None and not self._queue and not self._late:
             return
         try:
+            if self._writing is not None:
+                await asyncio.wait([self._writing])
+            # The last try, also for what that group couldn't write.
             await self._flush()
         finally:
+            await self._let_go()
+
+    async def _let_go(self) -> None:
+        closing: asyncio.Future[None] | None = None
+        try:
             closing = self.start(self.ledger.close)
-            thread, self._thread, self._opened = self._thread, None, False
-            if thread is not None:
-                # It does what it was given; what comes from now on opens the file anew, and is closed by the next close.
-                thread.shutdown(wait=False)
-            await asyncio.shield(closing)
+        except JournalError:
+            # No thread can be had, so none of this writer's is at work on the file.
+            self.ledger.close()
+        thread, self._thread, self._opened = self._thread, None, False
+        if thread is not None:
+            # It does what it was given; what comes from now on opens the file anew, and is closed by the next close.
+            thread.shutdown(wait=False)
+        try:
+            if closing is not None:
+                await asyncio.shield(closing)
+        finally:
+            # Not earlier: what the thread had still to write is known to be written or not only now.
+            self._drop_late()
 
     def _enter(self) -> None:
         """Follow the running loop; what an ended loop left is written by the next, what a forked child finds is its parent's to write."""
         loop = asyncio.get_running_loop()
         if self._pid != os.getpid():
-            self._pid, self._queue, self._loop, self._thread, self._opened = os.getpid(), [], None, None, False
+            self._pid, self._loop, self._thread, self._opened = os.getpid(), None, None, False
+            self._queue, self._group, self._late = [], [], []
         if self._loop is not loop:
-            # An intent that nobody was told of wasn't sent.
-            self._queue = [(write, None) for write, _ in self._queue if not isinstance(write, Intent)]
-            self._loop, self._writing, self._timer = loop, None, None
+            # An intent that nobody was told of wasn't sent. What was being written as the loop ended may have failed: to write a turn
+            # twice does no harm, since a state never goes back.
+            self._late = [*self._late, *_pick_turns(self._group)][-MOST_LATE:]
+            self._queue = [(turn, None) for turn in _pick_turns(self._queue)]
+            self._loop, self._writing, self._timer, self._group, self._late_since = loop, None, None, [], None
+            if self._queue or self._late:
+                self._wake_in(LAZY_SECONDS)
+
+    def _wake_in(self, seconds: float) -> None:
+        """Write what there is in so many seconds, or earlier where that is set already."""
+        assert self._loop is not None  # noqa: S101  for the type checker
+        when = self._loop.time() + seconds
+        if self._timer is not None:
+            if self._timer.when() <= when:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(when, self._write)
 
     def start(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
-        """Run a function of the ledger in the thread."""
+        """Run a function of the ledger in the thread.
+
+        Raises:
+            JournalError: There can be no thread; the function is never run.
+        """
         self._enter()
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="dryapi-journal")
-        return asyncio.get_running_loop().run_in_executor(self._thread, partial(function, *args, **kwargs))
+        try:
+            return asyncio.get_running_loop().run_in_executor(self._thread, partial(function, *args, **kwargs))
+        except RuntimeError as error:
+            # The pool has queued the function all the same: a thread that it could start later would write what was called unwritten.
+            self._thread = None
+            raise JournalError(
+                f"Journal {self.ledger.path} can't be used: no thread could be started for it ({error}). Nothing is submitted without it: "
+                "let the process have more threads."
+            ) from error
 
     async def _flush(self) -> None:
         """Write what is queued by now, before anything that is started after this; others may go on queueing."""
@@ -124,24 +176,109 @@ class Writer:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._writing is not None or not self._queue:
+        if self._writing is not None or not (self._queue or self._late):
             return
-        group, self._queue = self._queue, []
-        self._writing = self.start(self.ledger.apply, [write for write, _ in group])
-        self._writing.add_done_callback(partial(self._end_write, group))
+        # The late ones first: what is new may build on them.
+        group: list[Pending] = [*((turn, None) for turn in self._late), *self._queue]
+        told, self._late, self._queue = len(self._late), [], []
+        try:
+            self._writing = self.start(self.ledger.apply, [write for write, _ in group])
+        except JournalError as error:
+            self._keep(_answer_group(group, [error] * len(group), told))
+        else:
+            self._group = group
+            self._writing.add_done_callback(partial(self._end_write, group, told))
 
-    def _end_write(
-        self, group: Sequence[Pending], written: "asyncio.Future[Sequence[JournalError | AlreadySubmittedError | None]]"
-    ) -> None:
-        self._writing = None
+    def _end_write(self, group: Sequence[Pending], told: int, written: "asyncio.Future[Written]") -> None:
         failure = asyncio.CancelledError() if written.cancelled() else written.exception()
-        errors = written.result() if failure is None else [failure] * len(group)
-        for (write, future), error in zip(group, errors, strict=True):
-            if future is not None and not future.done():
-                _answer(future, error)
-            elif error is not None:
-                logger.warning("%s of %s isn't in the journal: %s", getattr(write, "state", "intent"), write.key, error)
-        self._write()
+        late = _answer_group(group, written.result() if failure is None else [failure] * len(group), told)
+        if written is not self._writing:
+            # Another loop has taken over, and with the journal this group's turns.
+            return
+        self._writing, self._group = None, []
+        self._keep(late)
+        if self._queue:
+            self._write()
+
+    def _keep(self, late: list[Turn]) -> None:
+        """Keep what a group couldn't write for the next one, and for the next try; nothing where all was written."""
+        assert self._loop is not None  # noqa: S101  for the type checker
+        now = self._loop.time()
+        if not late:
+            self._late_since, self._late_dropped = None, 0
+            return
+        if self._late_since is None:
+            self._late_since = now
+        self._late = late[-MOST_LATE:]
+        if len(late) > MOST_LATE:
+            if not self._late_dropped:
+                logger.warning("more than %d notes wait for the journal %s: the oldest are dropped", MOST_LATE, self.ledger.path)
+            self._late_dropped += len(late) - MOST_LATE
+        self._wake_in(min(max(now - self._late_since, LAZY_SECONDS), LATE_SECONDS))
+
+    def _drop_late(self) -> None:
+        """Say what the file will never have."""
+        if not self._late:
+            return
+        if self._timer is not None and not self._queue:
+            self._timer.cancel()
+            self._timer = None
+        logger.error(
+            "the journal %s was closed without %d notes: %s",
+            self.ledger.path,
+            len(self._late) + self._late_dropped,
+            ", ".join(f"{turn.state} of {turn.key}" + (f" (job {turn.request_id})" if turn.request_id else "") for turn in self._late),
+        )
+        self._late, self._late_since, self._late_dropped = [], None, 0
+
+
+def _pick_turns(group: Sequence[Pending]) -> list[Turn]:
+    return [write for write, _ in group if isinstance(write, Turn)]
+
+
+def _answer_group(group: Sequence[Pending], errors: Sequence[BaseException | None], told: int) -> list[Turn]:
+    """Answer who waits for a group's writes, log what nobody waits for (the first ``told`` were), and give what to write again."""
+    late = _find_late([write for write, _ in group], errors)
+    for index, ((write, future), error) in enumerate(zip(group, errors, strict=True)):
+        if future is not None and not future.done():
+            _answer(future, error)
+        elif error is not None and (index >= told or index not in late):
+            logger.warning("%s of %s isn't in the journal: %s", getattr(write, "state", "intent"), write.key, error)
+    return list(late.values())
+
+
+def _find_late(writes: Sequence[Intent | Turn], errors: Sequence[BaseException | None]) -> dict[int, Turn]:
+    """Find the turns of a group that are to be written again, by their places: those that failed, and what came after them for their call.
+
+    What comes after one that failed matched no row, it may be. A turn that an intent of its call has followed is over: written later, it
+    would say of a call on its way that it still waits.
+    """
+    if not any(errors):
+        return {}
+    begun = {
+        write.key: index for index, (write, error) in enumerate(zip(writes, errors, strict=True)) if isinstance(write, Intent) and not error
+    }
+    late: dict[int, Turn] = {}
+    names: set[str] = set()
+    for index, (write, error) in enumerate(zip(writes, errors, strict=True)):
+        if isinstance(write, Intent) or index < begun.get(write.key, -1):
+            continue
+        if _may_pass(write, error) if error else write.key in names:
+            late[index] = write
+            names.update((write.key, write.request_id or write.key))
+    return late
+
+
+def _may_pass(turn: Turn, error: BaseException) -> bool:
+    """Say whether a turn that failed may be written later: not where it is the turn itself that is wrong."""
+    if not isinstance(error, JournalError | asyncio.CancelledError) or isinstance(error.__cause__, ValueError | KeyError):
+        return False
+    try:
+        # As sqlite takes them. The error of one turn doesn't say what it came from.
+        f"{turn.key}{turn.request_id}{turn.cause}".encode()
+    except UnicodeEncodeError:
+        return False
+    return turn.state in COMES_FROM
 
 
 def _answer(future: "asyncio.Future[None]", error: BaseException | None) -> None:

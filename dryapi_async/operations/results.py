@@ -1,7 +1,7 @@
 """What a finished job gives: data with a door. A result knows its links; how they are fetched is behind the door that it was given."""
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from importlib import import_module
 from os import PathLike, fsencode, fspath
 from pathlib import Path, PurePath
@@ -19,7 +19,7 @@ from dryapi_async.protocol.untyped import is_list
 class Door(Protocol):
     """How results are fetched, renewed and saved. A client hands it in."""
 
-    def open(self, link: Link, *, max_bytes: int | None = None) -> AsyncIterator[bytes]:
+    def open(self, link: Link, *, max_bytes: int | None = None) -> AsyncGenerator[bytes, None]:
         """Stream a file; a longer one than ``max_bytes`` is refused."""
         ...
 
@@ -90,7 +90,7 @@ class MediaResult:
         """
         return b"".join([piece async for piece in self.stream(format, max_bytes=max_bytes)])
 
-    def stream(self, format: str | None = None, *, max_bytes: int | None = None) -> AsyncIterator[bytes]:  # noqa: A002  the service's word
+    def stream(self, format: str | None = None, *, max_bytes: int | None = None) -> AsyncGenerator[bytes, None]:  # noqa: A002  the service's word
         """Stream the file in pieces, its length checked at the end.
 
         Raises:

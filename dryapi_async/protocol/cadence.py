@@ -67,7 +67,7 @@ class Budget:
     @property
     def even(self) -> float:
         """Seconds between reads that are spread evenly over the window."""
-        return 0.0 if self.limit == inf else self.seconds / self.limit
+        return self.seconds / max(self.limit, 1.0)
 
     @property
     def gap(self) -> float:
@@ -95,7 +95,7 @@ def read_budget(lane: Lane, now: float, *, shared: bool, waiting: int) -> Budget
         return NO_LIMIT
     minutes = [window for window in lane.windows if not isinstance(window, DayWindow)]
     days = [window for window in lane.windows if isinstance(window, DayWindow)]
-    tightest = max(minutes, key=lambda window: window.seconds / window.limit, default=None)
+    tightest = max(minutes, key=lambda window: window.seconds / max(window.limit, 1.0), default=None)
     day = min(days, key=lambda window: window.limit, default=None)
     for window in (tightest, day):
         if window is not None:
@@ -103,12 +103,12 @@ def read_budget(lane: Lane, now: float, *, shared: bool, waiting: int) -> Budget
     return Budget(
         limit=inf if tightest is None else tightest.limit,
         seconds=60.0 if tightest is None else tightest.free_at(now) - now,
-        free=inf if tightest is None else tightest.limit - tightest.out - len(tightest.held),
+        free=inf if tightest is None else tightest.free,
         frees_in=tightest.held[0] - now if tightest is not None and tightest.held else 0.0,
         shared=shared,
         waiting=waiting if shared else 0,
         day_limit=inf if day is None else day.limit,
-        day_left=inf if day is None else day.limit - day.out - len(day.held),
+        day_left=inf if day is None else day.free,
         day_seconds=inf if day is None else day.midnight - now,
     )
 
@@ -137,7 +137,7 @@ def spared(budget: Budget) -> float:
     """Say how many seconds the reads of a job lie apart at the least for the sake of a day's budget."""
     if budget.day_limit == inf:
         return 0.0
-    used = max(1 - max(budget.day_left, 0.0) / budget.day_limit, 0.0)
+    used = max(1 - max(budget.day_left, 0.0) / max(budget.day_limit, 1.0), 0.0)
     ahead = max(budget.day_seconds, min(DAY_AHEAD, MOST_AHEAD * budget.day_seconds))
     gap = ahead / max(budget.day_left, 1.0)
     return min(gap * DAY_SHARE * min(used / DAY_FREE, 1.0), LONGEST_SPARED)
@@ -145,7 +145,7 @@ def spared(budget: Budget) -> float:
 
 def silence(jobs: int, budget: Budget) -> float:
     """Say how many seconds a job of which push tells nothing is left unread: half of the lane's reads are for such ones, at most."""
-    return max(SILENCE, jobs * 2 * budget.seconds / budget.limit, spared(budget))
+    return max(SILENCE, jobs * 2 * budget.even, spared(budget))
 
 
 def next_wait(durations: Durations | None, age: float, *, first: bool, budget: Budget, chance: float) -> float:

@@ -13,6 +13,12 @@ from dryapi_async.protocol.retry import MINUTE_WINDOW
 
 MARGIN: Final = 0.01
 """Seconds added to each window: the service's clock and ours needn't agree on its very edge."""
+MOST_DIGITS: Final = 12
+"""A header with more is no count: Python refuses to read more than 4,300."""
+_LIMIT: Final = "x-ratelimit-limit"
+_REMAINING: Final = "x-ratelimit-remaining"
+_DAY_LIMIT: Final = "x-ratelimit-daily-limit"
+_DAY_REMAINING: Final = "x-ratelimit-daily-remaining"
 
 
 @define(eq=False)
@@ -31,15 +37,23 @@ class Window:
     """Grants whose answers haven't come."""
     held: deque[float] = field(factory=deque[float])
     """When each answered grant is free again, in order."""
+    closed_until: float = -inf
+    """Nothing is free before, however high the limit is; of no use to a day's window."""
+
+    @property
+    def free(self) -> float:
+        """How many grants are left now; fewer than none where a smaller limit was learned after they went out."""
+        return self.limit - self.out - len(self.held)
 
     def wait(self, now: float) -> float:
         """Say how many seconds until there is room: 0 is now, infinity is after an answer that isn't here yet."""
         while self.held and self.held[0] <= now:
             self.held.popleft()
-        free = self.limit - self.out - len(self.held)
-        if free >= 1:
+        if now < self.closed_until:
+            return self.closed_until - now
+        if self.free >= 1:
             return 0.0
-        needed = floor(1 - free)
+        needed = floor(1 - self.free)
         return self.held[needed - 1] - now if needed <= len(self.held) else inf
 
     def settle(self, now: float) -> None:
@@ -62,13 +76,21 @@ class DayWindow(Window):
     """A day's limit: it starts anew at midnight UTC. ``midnight`` is the next one, on the same clock as ``now``."""
 
     midnight: float = inf
+    others: float = 0.0
+    """How many of the day's requests others took, by what the service said."""
+
+    @property
+    def free(self) -> float:
+        """How many grants are left now."""
+        return self.limit - self.out - len(self.held) - self.others
 
     def wait(self, now: float) -> float:
         """Say how many seconds until there is room."""
         if now >= self.midnight:
             self.held.clear()
+            self.others = 0.0
             self.midnight += DAY_SECONDS * (1 + floor((now - self.midnight) / DAY_SECONDS))
-        return 0.0 if self.limit - self.out - len(self.held) >= 1 else self.midnight - now
+        return 0.0 if self.free >= 1 else self.midnight - now
 
     def free_at(self, now: float) -> float:  # noqa: ARG002  as every window's
         """Say when a grant is free again: at midnight."""
@@ -81,7 +103,7 @@ class DayWindow(Window):
 
     def left(self, now: float) -> float:
         """Say how many requests the day still has."""
-        return self.limit - self.out - len(self.held) if self.wait(now) == 0 else 0.0
+        return self.free if self.wait(now) == 0 else 0.0
 
 
 LimitKind = Literal["minute", "daily"]
@@ -129,7 +151,7 @@ class Lane:
 
     def is_overdrawn(self, now: float) -> bool:
         """Say whether places went out that shouldn't be used any more: a 429 or a learned limit came after them."""
-        return self.not_before > now or any(one.blocks and one.out + len(one.held) > one.limit for one in self.windows)
+        return self.not_before > now or any(one.blocks and one.free < 0 for one in self.windows)
 
     def day_over(self, now: float, ahead: int = 0) -> float | None:
         """Say when the day's limit starts anew, where it is used up (by those ``ahead``, too) and no guess; else None."""
@@ -143,12 +165,12 @@ class Lane:
 
     def learn(self, headers: Mapping[str, str], now: float) -> None:
         """Learn from an answer that wasn't a 429. Headers carry no window, so they replace guesses only."""
-        limit, remaining = _read_count(headers, "x-ratelimit-limit"), _read_count(headers, "x-ratelimit-remaining")
-        day_limit, day_remaining = _read_count(headers, "x-ratelimit-daily-limit"), _read_count(headers, "x-ratelimit-daily-remaining")
+        limit, remaining = _read_counts(headers, _LIMIT, _REMAINING)
+        day_limit, day_remaining = _read_counts(headers, _DAY_LIMIT, _DAY_REMAINING)
         minutes = [window for window in self.windows if not isinstance(window, DayWindow)]
         days = [window for window in self.windows if isinstance(window, DayWindow)]
         if self.learns:
-            if (limit, remaining, day_limit, day_remaining) == (None, None, None, None):
+            if headers.keys().isdisjoint((_LIMIT, _REMAINING, _DAY_LIMIT, _DAY_REMAINING)):
                 self._lift()
             for window, said in (*((one, limit) for one in minutes), *((one, day_limit) for one in days)):
                 if said is not None:
@@ -160,7 +182,7 @@ class Lane:
         for day in days:
             if self.learns and day.guess is None and day_remaining is not None and day.left(now) > day_remaining:
                 # What others took of the same account's day.
-                day.held.extend([day.midnight] * floor(day.left(now) - day_remaining))
+                day.others += floor(day.left(now) - day_remaining)
             elif day_remaining == 0:
                 self.day_over_until = day.midnight
 
@@ -183,7 +205,13 @@ class Lane:
 
 def _read_count(headers: Mapping[str, str], name: str) -> int | None:
     text = headers.get(name, "").strip()
-    return int(text) if text.isdecimal() else None
+    return int(text) if text.isdecimal() and len(text) <= MOST_DIGITS else None
+
+
+def _read_counts(headers: Mapping[str, str], limit: str, remaining: str) -> tuple[int | None, int | None]:
+    """Read a limit and what is left of it. A limit of nothing, which was just not kept to, teaches nothing, nor does what is left of it."""
+    said = _read_count(headers, limit)
+    return (None, None) if said == 0 else (said, _read_count(headers, remaining))
 
 
 def make_lane(name: str, limits: Limits, pot: Window | None, midnight: float) -> Lane:

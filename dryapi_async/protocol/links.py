@@ -119,8 +119,8 @@ def private_address(host: str, address: str) -> DownloadError:
 
 _TRANSLATIONS: Final = (IPv6Network("64:ff9b::/96"), IPv6Network("::/96"))
 """RFC 6052, and RFC 4291's old way: the last 32 bits are an IPv4 address."""
-_LOCAL_TRANSLATION: Final = IPv6Network("64:ff9b:1::/48")
-"""RFC 8215; older Pythons take it for global."""
+_NOT_GLOBAL: Final = tuple(map(IPv6Network, ("64:ff9b:1::/48", "fec0::/10", "::ffff:0:0:0/96", "3fff::/20", "5f00::/16")))
+"""RFC 8215, 3879 (site-local), 2765 (translated IPv4), 9637 (documentation) and 9602 (segment routing); Pythons take some for global."""
 
 
 def is_private(address: str) -> bool:
@@ -131,7 +131,7 @@ def is_private(address: str) -> bool:
         return False
     if isinstance(found, IPv6Address):
         found = _carried(found) or found
-    return not found.is_global or found.is_multicast or found in _LOCAL_TRANSLATION
+    return not found.is_global or found.is_multicast or any(found in network for network in _NOT_GLOBAL)
 
 
 def _carried(address: IPv6Address) -> IPv4Address | None:

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any, ClassVar, Final, Protocol
 
 import attrs
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from dryapi_async.config import is_finite_number
 from dryapi_async.errors import InputError, show_value
@@ -201,6 +201,15 @@ def _fill(slug: str, body: BodyKind, fields: Mapping[str, Any], cls: type) -> Fi
         return None, None, tuple((name, _query_text(value)) for name, value in fields.items())
     except UnicodeEncodeError:
         raise InputError(f"{slug}: {_name_unsendable(fields)} has a character that isn't Unicode: clean it before sending.") from None
+
+
+def rename_key(call: WireCall, old: str, new: str) -> WireCall:
+    """Put another key of a call in place of the one that an address in it holds."""
+    parts = call.parts
+    if parts is not None:
+        parts = tuple(evolve(part, text=part.text.replace(old, new)) if isinstance(part, TextPart) else part for part in parts)
+    content = None if call.content is None else call.content.replace(old.encode(), new.encode())
+    return evolve(call, content=content, parts=parts)
 
 
 _UNSENDABLE: Final = re.compile("[\ud800-\udfff]")

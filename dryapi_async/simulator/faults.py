@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, get_args
 
 from attrs import define, evolve, field, frozen
 
@@ -201,6 +201,18 @@ def _encode_body(status: int, body: BodyLike) -> tuple[bytes, str]:
     return content, HTML if content.lstrip()[:1] == b"<" else "text/plain; charset=UTF-8"
 
 
+def _check_odds(times: object, probability: object) -> None:
+    """Refuse what can't be counted, and what is no chance: it would strike otherwise than its reader thinks."""
+    if not _is_number(times) or times < 0 or not (times == math.inf or times == int(times)):
+        raise ValueError(f"times must be a whole number from 0, or math.inf, not {times!r}")
+    if probability is not None and not (_is_number(probability) and 0 <= probability <= 1):
+        raise ValueError(f"probability must be a number from 0 to 1, not {probability!r}")
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+
+
 @define(eq=False)
 class Scripted:
     """Faults that wait for their requests; ``remove()`` takes back what is left."""
@@ -208,6 +220,7 @@ class Scripted:
     match: str | Callable[[Received], bool]
     faults: list[Fault]
     times: float = 1
+    """How many requests meet each fault: 0 is none, ``math.inf`` is all."""
     probability: float | None = None
     used: int = 0
     """How many requests have met one."""
@@ -216,7 +229,8 @@ class Scripted:
     def __attrs_post_init__(self) -> None:
         if not callable(self.match):
             check_name("operation", self.match, MATCHES)
-        self._left = [(fault, self.times) for fault in self.faults]
+        _check_odds(self.times, self.probability)
+        self._left = [(fault, self.times) for fault in self.faults if self.times]
 
     @property
     def spent(self) -> bool:

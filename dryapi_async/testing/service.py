@@ -113,9 +113,11 @@ def lead_environment(patch: pytest.MonkeyPatch, simulator: Simulator, options: O
     # By pytest's own patch, which a test may use on the same names: two that put back what they found would do so in the wrong order.
     patch.setenv("DRYAPI_API_KEY", simulator.key)
     patch.setenv("DRYAPI_BASE_URL", simulator.url)
-    patch.setenv("DRYAPI_WEBHOOK_SECRET", options.get("webhook_secret", DEFAULT_WEBHOOK_SECRET))
-    for name in _OTHERS:
+    secret = options.get("webhook_secret", DEFAULT_WEBHOOK_SECRET)
+    for name in _OTHERS if secret else (*_OTHERS, "DRYAPI_WEBHOOK_SECRET"):
         patch.delenv(name, raising=False)
+    if secret:
+        patch.setenv("DRYAPI_WEBHOOK_SECRET", secret)
     if getproxies_environment():
         patch.setenv("no_proxy", _spare(simulator.host, os.environ.get("no_proxy") or os.environ.get("NO_PROXY")))
 

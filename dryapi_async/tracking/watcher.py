@@ -23,15 +23,7 @@ from dryapi_async.errors import (
     TransportError,
 )
 from dryapi_async.events import Event, Polled, RateLimited, StateChanged
-from dryapi_async.protocol.cadence import (
-    LONGEST,
-    NO_LIMIT,
-    Budget,
-    Durations,
-    Turns,
-    next_wait,
-    silence,
-)
+from dryapi_async.protocol.cadence import LONGEST, NO_LIMIT, Budget, Durations, Turns, next_wait, silence
 from dryapi_async.protocol.endpoint import STATUS_LANE
 from dryapi_async.protocol.retry import MINUTE_WINDOW
 from dryapi_async.protocol.status import Update
@@ -133,7 +125,7 @@ class Watcher:
         waiter = Waiter(entry, poll=poll, deadline=deadline)
         entry.waiters.append(waiter)
         if entry.reading is None:
-            self._plan(entry, self._due(entry, now))
+            self._plan_next(entry, now)
         self._end_hopeless(entry, now)
         return waiter
 
@@ -179,7 +171,7 @@ class Watcher:
         for entry in self._board.values():
             entry.owed = False
             if entry.reading is None and entry.wants_reads:
-                self._plan(entry, self._due(entry, now))
+                self._plan_next(entry, now)
             self._end_hopeless(entry, now)
 
     async def close(self) -> None:
@@ -231,16 +223,29 @@ class Watcher:
         """Say when to read a job of which push tells nothing more."""
         return entry.seen_at + silence(len(self._board), self._budget())
 
+    def _plan_next(self, entry: Entry, now: float) -> None:
+        """Plan a job's next read."""
+        try:
+            due = self._due(entry, now)
+        except Exception as bug:  # noqa: BLE001  whatever it is, it mustn't leave a wait without reads
+            self._give_up(bug, entry)
+        else:
+            self._plan(entry, due)
+
     def _plan(self, entry: Entry, due: float) -> None:
         """Note when a job is read next; an earlier plan that stands is kept."""
-        if self._turns.plan(entry, due):
+        if self._turns.plan(entry, due) or self._timer is None:
             self._arm()
 
     def _arm(self) -> None:
         """Set the timer for the next turn."""
         if self._closed or self._reading >= self._most_reads:
             return
-        at = self._turns.at(self._loop.time(), self._budget())
+        try:
+            at = self._turns.at(self._loop.time(), self._budget())
+        except Exception as bug:  # noqa: BLE001  as above
+            self._give_up(bug, *self._board.values())
+            return
         if self._timer is not None:
             if at >= self._timer_at:
                 return
@@ -252,8 +257,15 @@ class Watcher:
             self._timer = self._loop.call_at(at, self._tick, context=self._context)
 
     def _tick(self) -> None:
-        """Start the reads whose turn it is."""
+        """Start the reads whose turn it is, and set the timer for the next."""
         self._timer, self._timer_at = None, inf
+        try:
+            self._start_due()
+        except Exception as bug:  # noqa: BLE001  as above
+            self._give_up(bug, *self._board.values())
+        self._arm()
+
+    def _start_due(self) -> None:
         now, budget = self._loop.time(), self._budget()
         while self._reading < self._most_reads and (entry := self._turns.peek(now, budget)) is not None:
             if self._push_up_since < inf and not (entry.owed or entry.missed) and self._poll(entry) is None:
@@ -264,7 +276,6 @@ class Watcher:
                     continue
             self._turns.take(entry, now, budget)
             self._start(entry)
-        self._arm()
 
     def _start(self, entry: Entry) -> None:
         self._reading += 1
@@ -290,12 +301,30 @@ class Watcher:
                 self._tell(Polled(request_id=entry.request_id, state=update.state.value))
             self.take(entry, update)
 
-    def _end_read(self, entry: Entry, _: asyncio.Task[None]) -> None:
+    def _end_read(self, entry: Entry, read: asyncio.Task[None]) -> None:
         entry.reading = None
         self._reading -= 1
-        if entry.waiters:
-            self._plan(entry, self._due(entry, self._loop.time()))
+        bug = None if read.cancelled() else read.exception()
+        if bug is not None:
+            self._give_up(bug, entry)
+        elif entry.waiters:
+            self._plan_next(entry, self._loop.time())
         self._arm()
+
+    def _give_up(self, bug: BaseException, *entries: Entry) -> None:
+        """End the waits for jobs that can't be read on: what a callback raises is logged at most, and they would wait for nothing."""
+        for entry in entries:
+            entry.due = inf
+            error = PollingFailedError(
+                f"Job {entry.ticket} can't be followed any further, which is a fault of this library: {type(bug).__name__}: {bug}. "
+                "The job goes on and is paid for: wait for it again, by its ticket.",
+                request_id=entry.request_id,
+                ticket=entry.ticket,
+                failures=entry.failures,
+                cause=f"{type(bug).__name__}: {bug}",
+            )
+            error.__cause__ = bug
+            entry.fail(error)
 
     def _learn(self, entry: Entry, update: Update, *, alive: float, seen: float) -> None:
         """Learn how long jobs of its kind take from one that had ended at ``seen``, not before ``alive``; or that it hadn't ended then."""

@@ -161,16 +161,12 @@ class Studio:
     async def _bring(self, photo: Photo) -> None:
         """Bring one photo to its end. What this worker can't finish, some worker tries again when its time in hand is over."""
         try:
-            await self._redraw(photo)
+            if (job := await self._take_up(photo)) is not None:
+                await self._redraw(photo, job)
         except (AlreadySubmittedError, SubmissionUnknownError):
             await self._table.write(photo.id, "unknown", error=UNKNOWN)
         except JobFailedError as error:
             await self._table.write(photo.id, "failed", error=error.reason or "The service gives no reason.")
-        except (StatusError, InputError) as error:
-            if isinstance(error, RateLimitError | ServerError):
-                _log.warning("photo %s waits: %s", photo.id, error)
-            else:  # refused: nothing was paid
-                await self._table.write(photo.id, "failed", error=str(error))
         except DryAPIError as error:
             _log.warning("photo %s waits: %s", photo.id, error)
         except Exception:  # noqa: BLE001  a task that nobody awaits: say it
@@ -178,8 +174,19 @@ class Studio:
         finally:
             del self._bringing[photo.id]
 
-    async def _redraw(self, photo: Photo) -> None:
-        job = self.client.job(photo.ticket, Img2Img) if photo.ticket else await self._submit(photo)
+    async def _take_up(self, photo: Photo) -> Job[Image] | None:
+        """Go on with the job that is paid for, else submit it. Only a submit can be refused with nothing paid: that ends the photo."""
+        if photo.ticket:
+            return self.client.job(photo.ticket, Img2Img)
+        try:
+            return await self._submit(photo)
+        except (AlreadySubmittedError, RateLimitError, ServerError):
+            raise
+        except (StatusError, InputError) as error:
+            await self._table.write(photo.id, "failed", error=str(error))
+            return None
+
+    async def _redraw(self, photo: Photo, job: Job[Image]) -> None:
         await self._table.write(photo.id, "pending", ticket=job.ticket)
         async for update in job.updates(timeout=None):
             state = "saving" if update.finished else update.state.value

@@ -132,6 +132,14 @@ def test_without_source_there_is_no_help() -> None:
         (("wait", "txt2img:1", "--out", "file"), "is no folder"),
         (("demo", "--out", "file/inside"), "is no folder"),
         (("simulate", "--port", "99999"), "not in the range"),
+        (("run", "txt2img", *TXT2IMG, "--out", f"{'x' * 300}.png"), ".png can't be written to (File name too long). Nothing was sent."),
+        (("run", "txt2img", *TXT2IMG, "--out", f"{'x' * 300}/x.png"), "(File name too long). Nothing was sent."),
+        (("run", "txt2img", *TXT2IMG, "--out", "x/" * 2100), "(File name too long). Nothing was sent."),
+        (("wait", "txt2img:1", "--out", "x" * 300), "(File name too long). Nothing was sent."),
+        (("price", "img-rmbg", "--model", "m", "--width", "nan", "--height", "3"), "'--width': nan is no finite number over 0"),
+        (("price", "img-rmbg", "--model", "m", "--width", "3", "--height", "inf"), "'--height': inf is no finite number over 0"),
+        (("price", "vid2txt", "--model", "m", "--duration-seconds", "-inf"), "-inf is no finite number over 0"),
+        (("price", "vid2txt", "--model", "m", "--duration-seconds", "0"), "0 is no finite number over 0"),
     ],
 )
 def test_wrong_usage_is_one_line_and_status_2(

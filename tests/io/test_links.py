@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from dryapi_async import DownloadError, Settings
+from dryapi_async import ConfigurationError, DownloadError, Settings
 from dryapi_async.protocol.links import LinkRules, check_link, follow, is_private, mask
 
 pytestmark = pytest.mark.anyio
@@ -57,6 +57,14 @@ PRIVATE = [
     "2002:7f00:1::",
     "2002:a00:1::1",
     "2001:0:a00:1::",
+    "fec0::1",
+    "feff:ffff::1",
+    "::ffff:0:10.0.0.1",
+    "::ffff:0:8.8.8.8",
+    "3fff::1",
+    "3fff:fff:ffff::1",
+    "5f00::1",
+    "5f00:ffff::1",
 ]
 GLOBAL = ["8.8.8.8", "1.1.1.1", "172.15.0.1", "172.32.0.1", "192.167.1.1", "100.128.0.1", "2606:4700::1111", "::ffff:8.8.8.8"]
 
@@ -151,6 +159,21 @@ def test_p18_a_host_that_the_user_named_is_taken_and_no_other(url: str, taken: b
 
 def test_p18_hosts_are_named_in_any_case() -> None:
     assert Settings(api_key="k", storage_hosts=("Storage.LAN",)).storage_hosts == ("storage.lan",)
+
+
+@pytest.mark.parametrize(
+    "given", ["minio.local:9000", "https://minio.local", "minio.local/", "//minio.local", "[::1]", "10.0.0.7:80", "[::1]:9"]
+)
+def test_p18_what_would_match_no_links_host_is_refused(given: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"storage_hosts must be bare host names such as 'minio\.local'"):
+        Settings(api_key="k", storage_hosts=("storage.lan", given))
+
+
+@pytest.mark.parametrize("host", ["minio.local", "10.0.0.7", "::1", "fd00::7"])
+def test_p18_a_named_host_is_taken_at_any_port(host: str) -> None:
+    rules = LinkRules(local=False, hosts=Settings(api_key="k", storage_hosts=(host,)).storage_hosts)
+    url = url_of(host, "http").replace("/a.png", ":9000/a.png")
+    assert check_link(url, rules) == url
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from attrs import evolve
 from attrs.exceptions import FrozenInstanceError
 
-from dryapi_async import Retry, SubmissionUnknownError
+from dryapi_async import ConfigurationError, Retry, SubmissionUnknownError
 from dryapi_async.events import (
     Attempt,
     BytesReceived,
@@ -236,6 +236,33 @@ async def test_several_hooks_hear_the_same_whatever_one_raises(sim: Simulator, c
     with pytest.raises(ExceptionGroup) as caught:
         tell_each(_raise, _raise)(first[0])
     assert [type(one) for one in caught.value.exceptions] == [LookupError] * 2
+
+
+async def test_a_hook_that_raises_a_cancellation_keeps_no_other_from_hearing(sim: Simulator, caplog: pytest.LogCaptureFixture) -> None:
+    heard: list[Event] = []
+
+    def cancel(_: Event) -> None:
+        raise asyncio.CancelledError
+
+    async with make_client(sim, on_event=tell_each(cancel, heard.append)) as client:
+        await client.balance()
+    assert len(heard) == 3
+    assert [record.getMessage() for record in caplog.records] == [f"on_event raised on {type(one).__name__}" for one in heard]
+    with pytest.raises(RuntimeError, match="a hook raised CancelledError") as caught:
+        tell_each(cancel)(heard[0])
+    assert isinstance(caught.value.__cause__, asyncio.CancelledError)
+    with pytest.raises(ExceptionGroup) as several:
+        tell_each(_raise, cancel)(heard[0])
+    assert [type(one) for one in several.value.exceptions] == [LookupError, RuntimeError]
+
+
+def test_hooks_that_nobody_would_wait_for_are_refused() -> None:
+    async def wait(_: Event) -> None:
+        """Be never awaited."""
+
+    for wrong in (wait, "print", None):
+        with pytest.raises(ConfigurationError, match="plain functions"):
+            tell_each(print, wrong)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  refused
 
 
 async def test_a_read_runs_in_nobodys_context(sim: Simulator) -> None:

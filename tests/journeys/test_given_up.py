@@ -2,13 +2,14 @@
 
 import asyncio
 from math import inf
+from pathlib import Path
 
 import pytest
 
 from dryapi_async import Client, ClientClosedError, Image, Job, SubmissionUnknownError, Timeouts
 from dryapi_async.simulator import Fault, Simulator
 
-from ..conftest import FOX, PNG, begin, edit, finish, give_up, make_client, now, seen, settle, until
+from ..conftest import FOX, PNG, begin, edit, files_in, finish, give_up, make_client, now, seen, settle, until
 
 pytestmark = pytest.mark.anyio
 
@@ -189,3 +190,27 @@ async def test_cancelling_while_the_client_closes_is_still_a_cancellation(sim: S
     await give_up(task)
     await closing
     assert [job.id for job in client.orphans] == list(sim.jobs)
+
+
+@pytest.mark.parametrize("way", ["result", "save"])
+async def test_a_sentence_that_is_cancelled_behind_its_submit_leaves_its_job(
+    sim: Simulator, client: Client, caplog: pytest.LogCaptureFixture, tmp_path: Path, way: str
+) -> None:
+    """Nobody has it but the call, and whoever wrote one sentence has no call."""
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1):
+            await (client.call(FOX).result() if way == "result" else client.call(FOX).save(tmp_path / "fox.png"))
+    (job,) = client.orphans
+    assert list(sim.jobs) == [job.id]
+    assert f"{job.ticket} " in caplog.text
+    assert isinstance(await job.result(), Image)
+
+
+async def test_one_that_is_cancelled_while_it_saves_leaves_its_job(sim: Simulator, client: Client, tmp_path: Path) -> None:
+    sim.script("storage", Fault.delay(10))
+    task = asyncio.create_task(client.call(FOX).save(tmp_path / "fox.png"))
+    await until(lambda: sim.storage_requests)
+    task.cancel()
+    await asyncio.wait([task])
+    assert [job.id for job in client.orphans] == list(sim.jobs)
+    assert files_in(tmp_path) == []

@@ -77,6 +77,22 @@ async def test_p07_what_the_user_said_isnt_replaced_by_headers() -> None:
         assert most_within(times(sim, "txt2img"), 10) == 2
 
 
+@pytest.mark.parametrize("said", ["0", "9" * 5000], ids=["nothing", "five thousand digits"])
+@pytest.mark.parametrize("name", ["X-RateLimit-Limit", "X-RateLimit-Daily-Limit", "X-RateLimit-Remaining"])
+async def test_p07_a_header_that_is_no_limit_loses_no_job_and_stops_nothing(name: str, said: str) -> None:
+    async with make_sim(limits={"txt2img": (300, 60.0), "status": (50, 60.0)}) as sim, make_client(sim) as client:
+        made = await client.call(FOX)
+        sim.script("txt2img", Fault.status(200, {"data": {"request_id": made.id}}, headers={name: said}, billed=True))
+        told = {"data": {"status": "processing", "progress": 1}}
+        sim.script("request-status", Fault.status(200, told, headers={name: said}))
+        job = await client.call(FOX)
+        assert job.id == made.id
+        await job.result(timeout=100)
+        lanes = client.stats().lanes
+        assert (lanes["txt2img"].limit, lanes["status"].limit) == (300, 50)
+        await client.call(FOX, timeout=100)
+
+
 async def test_p07_without_headers_nothing_is_held_back() -> None:
     async with make_sim(limit_headers=False) as sim, make_client(sim) as client:
         await submit_all(client, 700)

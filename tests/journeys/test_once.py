@@ -56,31 +56,40 @@ async def test_p01_whatever_became_of_it_but_a_refusal_forbids_the_next(sim: Sim
         await client.call(FOX, label="failed", once=True, again=("failed",))
 
 
-async def test_p01_the_word_to_pay_again_is_for_what_was_lost_when_it_was_given(sim: Simulator, tmp_path: Path) -> None:
-    async with make_client(sim, journal=tmp_path / "jobs.db") as one, make_client(sim, journal=tmp_path / "jobs.db") as other:
-        sim.script("txt2img", Fault.reset("after_body"), times=2)
-        with pytest.raises(SubmissionUnknownError):
-            await one.call(FOX, label="a fox", once=True)
-        both = [client.call(FOX, label="a fox", once=True, again=("unknown",)) for client in (one, other)]
-        with pytest.raises(SubmissionUnknownError):
-            await both[0]
-        await asyncio.sleep(2)
-        with pytest.raises(AlreadySubmittedError, match=r"'a fox' .* \(unknown\): nothing was sent\. It came to that after you agreed"):
-            await both[1]
-        assert len(seen(sim, "txt2img")) == 2
-        assert await other.call(FOX, label="a fox", once=True, again=("unknown",))
-        assert len(seen(sim, "txt2img")) == 3
+@pytest.mark.parametrize("opened", [True, False])
+async def test_p01_the_word_to_pay_again_is_for_what_was_lost_when_it_was_given(sim: Simulator, tmp_path: Path, *, opened: bool) -> None:
+    one, other = make_client(sim, journal=tmp_path / "jobs.db"), make_client(sim, journal=tmp_path / "jobs.db", max_in_flight=1)
+    sim.script("txt2img", Fault.reset("after_body"), Fault.delay(5), Fault.reset("after_body"))
+    with pytest.raises(SubmissionUnknownError):
+        await one.call(FOX, label="a fox", once=True)
+    await asyncio.sleep(2)
+    if opened:
+        await other.journal.open()
+    ahead = asyncio.create_task(other.call(FOX, label="ahead"))
+    waiting = asyncio.create_task(other.call(FOX, label="a fox", once=True, again=("unknown",)))
+    await until(lambda: len(seen(sim, "txt2img")) == 2)
+    with pytest.raises(SubmissionUnknownError):
+        await one.call(FOX, label="a fox", once=True, again=("unknown",))
+    await asyncio.sleep(2)
+    await ahead
+    with pytest.raises(AlreadySubmittedError, match=r"'a fox' .* \(unknown\): nothing was sent\. It came to that after you agreed"):
+        await waiting
+    assert len(seen(sim, "txt2img")) == 3
+    assert await other.call(FOX, label="a fox", once=True, again=("unknown",))
+    assert len(seen(sim, "txt2img")) == 4
+    await one.aclose()
+    await other.aclose()
 
 
 async def test_p01_a_batch_sends_nothing_again_that_another_lost_since(sim: Simulator, tmp_path: Path) -> None:
     async with make_client(sim, journal=tmp_path / "jobs.db") as one, make_client(sim, journal=tmp_path / "jobs.db") as other:
         batches = [client.batch({"a fox": FOX}.items(), once=True, again=("unknown",)) for client in (one, other)]
         sim.script("txt2img", Fault.reset("after_body"))
-        errors: list[BaseException | None] = []
-        for batch in batches:
-            async with batch:
+        async with batches[0], batches[1]:
+            errors: list[BaseException | None] = []
+            for batch in batches:
                 errors += [outcome.error async for outcome in batch]
-            await asyncio.sleep(2)
+                await asyncio.sleep(2)
         assert [type(error) for error in errors] == [SubmissionUnknownError, AlreadySubmittedError]
         assert len(seen(sim, "txt2img")) == 1
 

@@ -16,7 +16,7 @@ from dryapi_async.events import SubmissionUnknown
 from dryapi_async.simulator import Fault, Simulator
 from dryapi_async.testing import ThreadedSimulator
 
-from ..conftest import FOX, PNG, edit, give_up, make_client, seen, until
+from ..conftest import FOX, PNG, edit, finish, give_up, make_client, seen, until
 
 pytestmark = pytest.mark.anyio
 
@@ -187,3 +187,12 @@ async def test_what_found_no_connection_wasnt_sent(sim: Simulator) -> None:
             await client.balance()
         assert client.stats().requests == 0
         await give_up(waiting)
+
+
+async def test_the_wait_of_one_that_is_given_up_counts_as_long_as_it_was(sim: Simulator, client: Client) -> None:
+    sim.script("txt2img", Fault.rate_limited(retry_after=60))
+    task = asyncio.create_task(finish(client.call(FOX)))
+    await until(lambda: seen(sim, "txt2img"))
+    await asyncio.sleep(5)
+    await give_up(task)
+    assert client.stats().limit_wait_seconds == pytest.approx(5, abs=1)

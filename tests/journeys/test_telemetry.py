@@ -198,6 +198,16 @@ async def test_p34_downloads_have_their_own_attempts(sim: Simulator, tmp_path: P
         assert attributes_of(file)["dryapi.request_id"] == attributes_of(by_id[file.parent.span_id])["dryapi.request_id"]
 
 
+async def test_p34_downloads_of_one_job_at_once_have_each_their_own_attempts(sim: Simulator, tmp_path: Path, watched: Watched) -> None:
+    async with make_client(sim, on_event=watched.hook) as client:
+        image = await client.call(FOX).result()
+        watched._exporter.clear()
+        sim.script("storage", Fault.status(503))
+        await asyncio.gather(image.save(tmp_path / "one.png"), image.save(tmp_path / "other.png"), image.read())
+    one = ["download", "  GET result"]
+    assert watched.tree() in ([*one, "  GET result", *one, *one], [*one, *one, "  GET result", *one], [*one, *one, *one, "  GET result"])
+
+
 async def test_p34_two_calls_at_once_keep_their_parents(sim: Simulator, tmp_path: Path, watched: Watched) -> None:
     async def draw(name: str) -> None:
         with watched.tracer.start_as_current_span(name) as mine:

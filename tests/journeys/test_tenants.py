@@ -151,3 +151,14 @@ async def test_idle_accounts_are_forgotten_beyond_a_thousand(sim: Simulator, mon
         for key in KEYS[30:60]:
             await home.with_options(api_key=key).balance()
         assert len(home._life._tenants) == 30  # type: ignore[union-attr]
+
+
+async def test_p36_a_method_as_hook_is_the_same_hook_each_time(sim: Simulator, client: Client) -> None:
+    class Ears:
+        def hear(self, event: object) -> None:
+            """Hear."""
+
+    ears = Ears()
+    for _ in range(3):
+        await client.with_options(on_event=ears.hear).balance()
+    assert client.with_options(on_event=ears.hear).stats().requests == 3

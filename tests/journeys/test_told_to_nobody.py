@@ -288,8 +288,12 @@ async def test_p35_a_proxy_that_is_no_address_is_told_without_its_password(
         make_client(sim, proxy=proxy)
     assert not any("proxy-secret" in text for text in tell(refused.value))
     monkeypatch.setenv("HTTP_PROXY", proxy)
-    async with make_client(sim, retry=Retry(attempts=1)) as client:
-        for trying in (client.balance(), client.call(FOX)):
-            with pytest.raises(ConnectError) as caught:
-                await trying
-            assert not any("proxy-secret" in text for text in tell(caught.value))
+    # In the environment the scheme may be left out: that is an address, on which nobody answers here.
+    wrong = ConfigurationError if "//" in proxy else ConnectError
+    client = make_client(sim, retry=Retry(attempts=1))
+    for make in (client.balance, lambda: client.call(FOX)):
+        with pytest.raises(wrong) as caught:
+            await make()
+        assert not any("proxy-secret" in text for text in tell(caught.value))
+    await client.aclose()
+    assert not sim.requests

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 import trustme
 
-from dryapi_async import Client, ConnectError, DownloadError, Retry
+from dryapi_async import Client, ConfigurationError, ConnectError, DownloadError, Retry
 from dryapi_async.simulator import Fault, Simulator
 
 from ..conftest import FOX, ON_UVLOOP, PNG, edit, files_in, make_client, make_sim, seen, until
@@ -114,6 +114,73 @@ async def test_p28_what_the_environment_excepts_goes_straight(tls: str, monkeypa
         assert {one.peer_port for one in sim.requests} <= proxy.ports
         assert sim.storage_requests[0].peer_port not in proxy.ports
         assert proxy.ports_asked_for() == {urlsplit(sim.url).port}
+
+
+@asynccontextmanager
+async def open_port(heard: list[bytes]) -> AsyncIterator[int]:
+    """Listen as a SOCKS server would, and note what comes: it understands none of it, and hangs up."""
+
+    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read(65_536))
+        writer.close()
+
+    server = await asyncio.start_server(hear, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+async def ask_for_money(client: Client) -> None:
+    """Ask for what is billed, in a submit and in a GET."""
+    for trying in (client.prompt_samples(type="text2image"), client.call(FOX, label="fox", once=True)):
+        with pytest.raises(ConfigurationError, match="environment's ALL_PROXY is no address"):
+            await trying
+
+
+@pytest.mark.parametrize("given", ["nothing", "session", "connector"])
+async def test_p28_a_socks_proxy_of_the_environment_is_told_when_the_client_opens(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HTTP spoken to a SOCKS port would show it the key, and lose the answers of what is paid for."""
+    heard: list[bytes] = []
+    async with make_sim() as sim, open_port(heard) as port, aiohttp.ClientSession() as session:
+        monkeypatch.setenv("ALL_PROXY", f"socks5://fox:snow@127.0.0.1:{port}")
+        part = session if given == "session" else session.connector
+        options: dict[str, Any] = {} if given == "nothing" else {given: part}
+        client = make_client(sim, journal=tmp_path / "journal.db", **options)
+        with pytest.raises(ConfigurationError, match="environment's ALL_PROXY is no address") as caught:
+            await client.__aenter__()
+        assert "snow" not in str(caught.value)
+        await ask_for_money(client)
+        await client.aclose()
+        assert (heard, list(sim.requests), sim.jobs_billed) == ([], [], 0)
+        # What no address goes through harms nothing, and the same client opens then.
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        async with make_client(sim, journal=tmp_path / "journal.db", **options) as client:
+            assert await (await client.call(FOX, label="fox", once=True).result()).read()
+        assert (heard, sim.jobs_billed) == ([], 1)
+
+
+async def test_p28_a_result_isnt_asked_for_through_a_socks_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[bytes] = []
+    async with make_sim() as sim, open_port(heard) as port:
+        monkeypatch.setenv("ALL_PROXY", f"socks5://fox:snow@127.0.0.1:{port}")
+        monkeypatch.setenv("no_proxy", "localhost")
+        async with make_client(sim, base_url=sim.url.replace("127.0.0.1", "localhost")) as client:
+            image = await client.call(FOX).result()
+            with pytest.raises(ConfigurationError, match=r"ALL_PROXY .+ 127\.0\.0\.1 would be asked"):
+                await image.read()
+        assert (heard, list(sim.storage_requests), sim.jobs_billed) == ([], [], 1)
+
+
+async def test_p28_a_proxy_of_the_environment_may_be_a_host_and_a_port_alone(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with make_sim() as sim, open_proxy() as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url.removeprefix("http://"))
+        async with make_client(sim, client_id=sim.client_id) as client:
+            await go_all_ways(client, sim, out)
+            assert_no_way_around(sim, proxy, "http")
 
 
 @pytest.mark.parametrize("tls", ["http", "https"])

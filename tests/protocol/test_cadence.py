@@ -97,12 +97,12 @@ def test_a_kind_that_became_slower_is_noticed() -> None:
 
 BUDGETS = st.builds(
     Budget,
-    limit=st.integers(1, 1000) | st.just(math.inf),
+    limit=st.integers(0, 1000) | st.just(math.inf),
     seconds=st.floats(0.1, 3600),
     free=st.integers(-5, 1000),
     shared=st.booleans(),
     waiting=st.integers(0, 1000),
-    day_limit=st.integers(1, 1000) | st.just(math.inf),
+    day_limit=st.integers(0, 1000) | st.just(math.inf),
     day_left=st.integers(-50, 1000),
     day_seconds=st.floats(0, DAY_SECONDS),
 )
@@ -121,6 +121,8 @@ def test_every_job_is_read_again_in_a_time_that_is_bounded(
         durations.learn(min(one, other), max(one, other))
     wait = next_wait(durations, age, first=first, budget=budget, chance=chance)
     assert SHORTEST * 0.9 <= wait <= (LONGEST_FIRST if first else LONGEST) * 1.1 + LONGEST_SPARED
+    assert SILENCE <= silence(3, budget) < math.inf
+    assert 0 <= budget.gap < math.inf
 
 
 def test_a_day_is_spared_as_it_is_used_up_and_never_stalls_a_wait() -> None:
@@ -267,3 +269,9 @@ def test_the_budget_of_a_lane_is_that_of_its_tightest_window_and_of_its_day() ->
     both = read_budget(make_lane("status", Limits(lanes={"status": Rate(40)}, pot=Rate(5, 1.0)), pot, 1.0), 0.0, shared=True, waiting=4)
     assert (both.limit, both.waiting) == (40, 4)
     assert read_budget(make_lane("status", Limits.none(), None, 1.0), 0.0, shared=False, waiting=0) == NO_LIMIT
+
+
+def test_a_window_of_nothing_has_a_budget_all_the_same() -> None:
+    lane = Lane("status", (Window(limit=0, seconds=60.0), Window(limit=4, seconds=60.0)), learns=False)
+    budget = read_budget(lane, 0.0, shared=False, waiting=0)
+    assert (budget.limit, budget.free, budget.gap, budget.burst) == (0, 0, pytest.approx(60.01), 1)

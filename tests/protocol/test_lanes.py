@@ -85,6 +85,12 @@ def test_a_place_that_nothing_was_sent_with_is_given_back() -> None:
     assert lane.reserve(4) == pytest.approx(59.01)
 
 
+def test_a_window_that_is_closed_opens_on_time_however_high_its_limit_is() -> None:
+    window = Window(limit=10**12, seconds=60.0, closed_until=70.0)
+    assert window.wait(10.0) == 60
+    assert window.wait(70.0) == 0
+
+
 def test_a_day_ends_at_midnight_and_not_a_day_later() -> None:
     lane = lane_of(Limits.basic(), "img2img")
     now = 0.0
@@ -125,6 +131,25 @@ def test_an_answer_without_headers_lifts_a_guess() -> None:
     lane = lane_of(Limits.auto(), "status")
     lane.learn({}, 0)
     assert [lane.reserve(0) for _ in range(1000)] == [0] * 1000
+
+
+@pytest.mark.parametrize("limit", ["0", "9" * 13, "9" * 5000, "-1", "many"])
+@pytest.mark.parametrize("left", [{}, {"x-ratelimit-remaining": "0", "x-ratelimit-daily-remaining": "0"}], ids=["alone", "none left"])
+def test_a_limit_that_is_none_teaches_nothing_and_lifts_no_guess(limit: str, left: dict[str, str]) -> None:
+    lane = lane_of(Limits(lanes={"txt2img": (Rate(3, 60.0), Rate(5, DAY_SECONDS))}, learns=True))
+    lane.learn({"x-ratelimit-limit": limit, "x-ratelimit-daily-limit": limit, **(left if limit == "0" else {})}, 0)
+    assert [(window.limit, window.guess) for window in lane.windows] == [(3, 3), (5, 5)]
+    assert [lane.reserve(0) for _ in range(4)] == [0, 0, 0, math.inf]
+    assert lane.day_over(0) is None
+
+
+def test_what_others_took_of_a_day_is_counted_however_much_it_is() -> None:
+    lane = lane_of(Limits.auto(), "status")
+    lane.learn({"x-ratelimit-daily-limit": "999999999999", "x-ratelimit-daily-remaining": "2"}, 0)
+    assert [lane.reserve(0) for _ in range(3)] == [0, 0, MIDNIGHT]
+    assert lane.day_over(0) == MIDNIGHT
+    assert not lane.is_overdrawn(0)
+    assert lane.day_over(MIDNIGHT) is None
 
 
 def test_remaining_zero_while_we_have_room_means_somebody_else() -> None:

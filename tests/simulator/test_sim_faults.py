@@ -228,6 +228,30 @@ async def test_faults_are_used_up_in_order_by_what_they_match(sim: Simulator, ta
     assert (await talk.get("models"))[0] == 200
 
 
+async def test_no_times_strike_none(sim: Simulator, talk: Talk) -> None:
+    never = sim.script("balance", Fault.status(500), Fault.status(501), times=0)
+    assert (never.spent, never.unmet) == (True, 0)
+    sim.script("balance", Fault.status(502))
+    assert [(await talk.get("balance"))[0] for _ in range(3)] == [502, 200, 200]
+    assert never.used == 0
+    sim.script("models", Fault.status(503), times=0, probability=1)
+    assert (await talk.get("models"))[0] == 200
+
+
+@pytest.mark.parametrize("odd", [-1, 0.5, 1.5, math.nan, -math.inf, "2", None, True])
+async def test_times_that_cant_be_counted_are_refused(sim: Simulator, odd: Any) -> None:
+    with pytest.raises(ValueError, match=r"times must be a whole number from 0, or math\.inf"):
+        sim.script("balance", Fault.status(500), times=odd)
+    assert not sim.scripted
+
+
+@pytest.mark.parametrize("odd", [-0.1, 1.1, 30, math.nan, math.inf, "0.5", True])
+async def test_what_is_no_chance_is_refused(sim: Simulator, odd: Any) -> None:
+    with pytest.raises(ValueError, match="probability must be a number from 0 to 1"):
+        sim.script("balance", Fault.status(500), probability=odd)
+    assert not sim.scripted
+
+
 async def test_by_chance(sim: Simulator, talk: Talk) -> None:
     scripted = sim.script("balance", Fault.status(500), Fault.status(501), probability=0.3)
     seen = [(await talk.get("balance"))[0] for _ in range(100)]
