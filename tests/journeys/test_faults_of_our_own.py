@@ -20,7 +20,7 @@ class Service:
     """Jobs that end after a minute, and faults in the code around them: the ``fault``-th time it is asked for, counted from 0."""
 
     def __init__(self, client: Client, *, budget_fault: float = math.inf, read_fault: float = math.inf) -> None:
-        self.budgets, self.reads = 0, 0
+        self._began, self.budgets, self.reads = now(), 0, 0
         self._budget_fault, self._read_fault = budget_fault, read_fault
         self.watcher = Watcher(client.settings, self._read, lambda _: None, budget=self._budget)
 
@@ -32,10 +32,11 @@ class Service:
 
     async def _read(self, request_id: str) -> Update:
         self.reads += 1
+        number = self.reads
         await asyncio.sleep(0.01)
-        if self.reads == self._read_fault + 1:
+        if number == self._read_fault + 1:
             raise ValueError(f"job {request_id} can't be read")
-        state = JobState.DONE if now() > 60 else JobState.PROCESSING
+        state = JobState.DONE if now() - self._began > 60 else JobState.PROCESSING
         return Update(state=state, word=state.value, source="poll")
 
     def join(self, request_id: str) -> Waiter:
