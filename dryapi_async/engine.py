@@ -183,13 +183,15 @@ class Engine:
         error = trail.lost if task.cancelled() else task.exception()
         if trail.told_unknown:
             self.exchange.note_unknown(trail)
-        if trail.told_unknown and not task.cancelled() and error is None:
+        answered = error is None and not task.cancelled()
+        if answered and trail.told_unknown:
             _keep_newest(self.answers, trail.key, task.result())
-        elif trail.told_unknown and trail.call is not None:
-            _keep_newest(self.lost, trail.key, trail.call.slug)
+        elif answered:
+            # A webhook may have told it first.
+            self.answers.pop(trail.key, None)
         if trail.call is not None:
-            # Their webhooks may still come.
-            for key in trail.earlier:
+            # The webhooks of what is lost may still come.
+            for key in (*trail.earlier, trail.key) if trail.told_unknown and not answered else trail.earlier:
                 _keep_newest(self.lost, key, trail.call.slug)
         if task in self._adopted:
             self._settle(task, error)
