@@ -49,6 +49,7 @@ _REPLACEMENTS: Final[tuple[tuple[re.Pattern[str], _Words], ...]] = tuple(
             r"Job \g<ticket>\g<between>`dryapi wait \g<ticket> --out DIR` waits again\g<when>",
         ),
         (r"(?:Take|take) (?:the job|it) up (?:again )?with client\.job\([^()]*\)", "`dryapi wait TICKET --out DIR` takes it up"),
+        (r"Unset it, name that host in NO_PROXY, or give Client.*$", "Unset it, or name that host in NO_PROXY."),
         (r"\bbase_url\b", "DRYAPI_BASE_URL"),
         # Of the help, which is made of the classes' own texts.
         (r": a path, bytes, a binary file, or File\(\.\.\.\)", ": a path"),

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from yarl import URL
 
 from dryapi_async import Client, DryAPIError, Img2Img, JobTimeoutError, Model
 from dryapi_async.cli.account import lay_out
@@ -13,6 +14,7 @@ from dryapi_async.cli.flags import field_help, without_marks
 from dryapi_async.cli.targets import Target
 from dryapi_async.cli.words import describe, say_in_shell
 from dryapi_async.errors import PollingFailedError
+from dryapi_async.io.proxies import Proxies
 from dryapi_async.operations import ALL
 from dryapi_async.protocol.replies import read_error
 from tests.cli.conftest import Command
@@ -37,7 +39,10 @@ def test_a_shell_is_told_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "`dryapi models --type txt2img` has the slugs" in describe(refusal)
     missing = read_error(404, {}, b"{}", request="GET request-status", now=0.0)
     assert "DRYAPI_BASE_URL" in describe(missing)
-    for said in (no_key, neither, describe(refusal), describe(missing)):
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    socks = raised(lambda: Proxies(None).find(URL("https://api.example")))
+    assert socks.endswith("Unset it, or name that host in NO_PROXY.")
+    for said in (no_key, neither, describe(refusal), describe(missing), socks):
         assert not any(word in said for word in PYTHON), said
 
 
