@@ -117,3 +117,17 @@ async def test_p16_a_webhook_leaves_a_job_to_the_process_that_made_it(sim: Simul
         (told,) = await web.journal.list()
         assert (told.request_id, told.owner) == (job.id, row.owner)
         assert await web.unfinished() == ()
+
+
+async def test_p13_evidence_of_what_was_answered_after_all_isnt_kept(sim: Simulator) -> None:
+    async with make_client(sim, webhook_url=HOOK, webhook_secret=SECRET) as client:
+        sim.script("txt2img", Fault.delay(5))
+        task = asyncio.create_task(finish(client.call(FOX)))
+        await until(lambda: sim.jobs)
+        key = seen(sim, "txt2img")[0].fields["webhook_url"].rpartition("/")[2]
+        headers, body = WebhookSigner(SECRET).sign({"job_request_id": next(iter(sim.jobs)), "status": "processing"}, event="job.processing")
+        await client.deliver(headers, body, key=key)
+        assert list(client._engine().answers) == [key]
+        await task
+        await asyncio.sleep(0)
+        assert client._engine().answers == {}
