@@ -257,12 +257,15 @@ def test_ctrl_c_twice_and_sigterm_leave_the_jobs_to_the_service(tmp_path: Path, 
         done = await end_batch(process)
         assert done.status == status, done.err
         assert "Traceback" not in done.err
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 60, "it doesn't wait for jobs of ten minutes"
         assert (sim.jobs_billed, results_in(tmp_path / "out")) == (4, [])
+        for request_id in list(sim.jobs):
+            sim.finish(request_id)
+        sim.board.duration = 0.1
         rest = await run_batch(sim, tmp_path, "--out", "out")
         assert (rest.status, sim.jobs_billed, len(results_in(tmp_path / "out"))) == (0, 8, 8), rest.err
 
-    with_simulator(main, duration=6.0)
+    with_simulator(main, duration=600.0)
 
 
 def test_wrong_usage_is_one_line(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import io
 import os
-import selectors
 import struct
 import wave
 from collections.abc import AsyncIterator, Callable
@@ -15,16 +14,12 @@ import pytest
 from yarl import URL
 
 from dryapi_async.simulator import Simulator
+from dryapi_async.testing import JumpingLoop
 
 OPENAPI = Path(os.environ.get("DRYAPI_OPENAPI") or Path(__file__).parents[3] / "shared" / "api" / "openapi.json")
 
 TXT2IMG = {"prompt": "a fox in snow", "model": "Flux1schnell", "width": 256, "height": 192, "steps": 4, "seed": 7}
 IMG2IMG = {"prompt": "the same, at night", "model": "QwenImageEdit_Plus_NF4", "steps": "20", "seed": "42"}
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 class Talk:
@@ -94,38 +89,13 @@ class open_talk:  # noqa: N801 - used like a function
         await self._talk.session.close()
 
 
-class JumpingSelector(selectors.DefaultSelector):
-    """Never waits: where nothing is ready, time goes on by what would have been waited."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.jumped = 0.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        ready = super().select(0)
-        if not ready and timeout is None:
-            return super().select(None)
-        if not ready and timeout:
-            self.jumped += timeout
-        return ready
-
-
-class JumpingLoop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        self.jumps = JumpingSelector()
-        super().__init__(self.jumps)
-
-    def time(self) -> float:
-        return super().time() + self.jumps.jumped
-
-
 def run(main: Any) -> Any:
     with asyncio.Runner(loop_factory=JumpingLoop, debug=True) as runner:
         return runner.run(main)
 
 
 async def wait_until(condition: Callable[[], object]) -> None:
-    """Poll until something holds; five seconds at most."""
+    """Poll until something holds; five seconds at most, of the loop's."""
     async with asyncio.timeout(5):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event of its own
             await asyncio.sleep(0.005)

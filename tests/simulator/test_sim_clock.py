@@ -74,7 +74,7 @@ def test_nothing_is_left_behind(caplog: pytest.LogCaptureFixture) -> None:
         assert threading.active_count() == threads
 
     with caplog.at_level(logging.WARNING, "asyncio"):
-        asyncio.run(main(), debug=True)
+        run(main())
     gc.collect()
     assert not [folder for folder in folders if folder.exists()]
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]

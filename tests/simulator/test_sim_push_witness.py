@@ -23,6 +23,11 @@ pytestmark = [pytest.mark.anyio, pytest.mark.processes]
 EVENT = "request.status.updated"
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
 def check(sim: Simulator, request_id: str, told: list[Any]) -> None:
     """Hold what a client heard against what a job's life is."""
     assert {one["request_id"] for one in told} == {request_id}

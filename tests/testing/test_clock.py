@@ -146,7 +146,7 @@ async def test_anyios_time_outs_and_sleeps_jump() -> None:
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(asyncio.Event().wait(), 5)
     assert virtual_seconds() == began + 665
-    assert time.monotonic() - real < 5
+    assert time.monotonic() - real < 30
 
 
 def test_timers_keep_their_order_and_meet_their_time_exactly() -> None:
@@ -224,7 +224,7 @@ def test_a_connect_that_hangs_meets_its_time_out(monkeypatch: pytest.MonkeyPatch
 
     began = time.monotonic()
     assert run(connect) == 10.0
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 9, "the clock jumped"
 
 
 def test_a_wait_that_nothing_can_end_says_so() -> None:
