@@ -3,7 +3,7 @@
 import asyncio
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager
 from decimal import Decimal
 from os import PathLike
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 from dryapi_async.config import DEFAULT_TIMEOUT
 from dryapi_async.engine import Engine, deadline_after
 from dryapi_async.errors import ClientClosedError, ConfigurationError, DryAPIError, InputError, RequestTimeoutError, show_value
+from dryapi_async.io.steps import UNHEARD
 from dryapi_async.io.trail import Trail, lose
 from dryapi_async.io.waits import until_done
 from dryapi_async.job import EngineSource, Job, check_poll
@@ -109,12 +110,14 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
 
     async def _finish(self, timeout: float | None) -> T_co:
         self._touched = True
-        with self._tell_steps():
+        if self._trail.lost is not None:
+            raise self._trail.lost
+        with self._tell_steps(self._engine()):
             return await self._finish_by(deadline_after(timeout))
 
-    def _tell_steps(self) -> AbstractContextManager[object]:
+    def _tell_steps(self, engine: Engine) -> AbstractContextManager[object]:
         """Tell when somebody begins to finish the call, and when that ends; what becomes of a lost one is for others to say."""
-        return nullcontext() if self._trail.lost is not None else self._engine().exchange.step("call", self.__name__)
+        return UNHEARD if self._trail.lost is not None else engine.exchange.step("call", self.__name__)
 
     async def _finish_by(self, deadline: float) -> T_co:
         """Send if nothing was sent, else wait for what was; the answer, or the error, is the same for all."""
@@ -145,7 +148,8 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
         if self._cutoff is not None:
             self._cutoff.cancel()
             self._cutoff = None
-        self._leave_closed_loop()
+        if self._work is not None:
+            self._leave_closed_loop(self._work)
         if self._work is not None and self._work.cancelling() and not self._work.done():
             # It was given up before anything was sent; only its end tells for sure.
             await asyncio.wait([self._work])
@@ -167,15 +171,16 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
                 raise self._late()
             heard = engine.exchange.tells and self.operation.endpoint.kind in {"submit", "prompt"}
             self._work = engine.start(self._run_told(engine) if heard else self._run(engine), self._trail)
-        engine.give_back(self._work)
+        else:
+            engine.give_back(self._work)
         self._trail.abandoned = False
         self._trail.patience = max(self._trail.patience, deadline)
         return self._work, engine
 
-    def _leave_closed_loop(self) -> None:
+    def _leave_closed_loop(self, work: asyncio.Task[T_co]) -> None:
         """Let go of a task whose event loop was closed under it: it never ends, and what it had sent is lost."""
-        work, trail = self._work, self._trail
-        if work is None or work.done() or not work.get_loop().is_closed():
+        trail = self._trail
+        if work.done() or not work.get_loop().is_closed():
             return
         if trail.may_be_billed:
             trail.lost = lose(trail, "waiting", "its event loop was closed before its answer came")
@@ -228,7 +233,7 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
     async def _agree(self, engine: Engine) -> None:
         """Look up which calls the user's word to pay once more covers: those that are so now, none that is lost while it waits."""
         trail = self._trail
-        if trail.unless and trail.covered is None and self._again and engine.journal is not None:
+        if trail.unless and trail.covered is None and engine.journal is not None:
             trail.covered = await engine.journal.keys(self._again, self._label)
 
     async def _run_told(self, engine: Engine) -> T_co:
@@ -281,7 +286,8 @@ class InstantCall(Call[R_co]):
 
     async def _run(self, engine: Engine) -> R_co:
         read, trail = type(self.operation).read_answer, self._trail
-        await self._agree(engine)
+        if self._again:
+            await self._agree(engine)
         answer: R_co = await engine.exchange.call(encode(self.operation), read, trail=trail, exact=True)
         trail.note("saved")
         return answer
@@ -299,7 +305,8 @@ class JobCall(Call[Job[R_co]]):
                 check_webhook_url(url.replace("{key}", trail.key), local=settings.is_local)
         if settings.check and (problems := await engine.find_problems(self.operation)):
             raise InputError(f"{self.__name__} would be refused: {'; '.join(problems)}. Nothing was sent.")
-        await self._agree(engine)
+        if self._again:
+            await self._agree(engine)
         call = encode(self.operation, webhook_url=settings.webhook_url, key=trail.key)
         request_id = await engine.exchange.call(call, read_request_id, trail=trail)
         await engine.keep(request_id, call.slug, trail)
@@ -315,27 +322,22 @@ class JobCall(Call[Job[R_co]]):
             JobTimeoutError: The time was over; the job goes on.
         """
         self._touched = True
-        check_poll(poll, webhooks=bool(self._engine().settings.webhook_secrets))
-        with self._tell_steps():
+        engine = self._engine()
+        check_poll(poll, webhooks=bool(engine.settings.webhook_secrets))
+        with self._tell_steps(engine):
             job, left = await self._submit(timeout)
-            with self._kept_when_cut(job):
+            try:
                 return await job.result(timeout=left, poll=poll)
+            except asyncio.CancelledError:
+                # Nobody has it but the call, which may be gone, too.
+                engine.keep_orphan(job)
+                raise
 
     async def _submit(self, timeout: float | None) -> tuple[Job[R_co], float | None]:
         """Give the job, and the seconds that are left for it."""
         deadline = deadline_after(timeout)
         job = await self._finish_by(deadline)
         return job, None if timeout is None else max(deadline - asyncio.get_running_loop().time(), 0.0)
-
-    @contextmanager
-    def _kept_when_cut(self, job: Job[R_co]) -> Generator[None, None, None]:
-        """Keep the job where what comes after the submit is cancelled: nobody has it but the call, which may be gone, too."""
-        engine = self._engine()
-        try:
-            yield
-        except asyncio.CancelledError:
-            engine.keep_orphan(job)
-            raise
 
     async def save(
         self,
@@ -351,16 +353,20 @@ class JobCall(Call[Job[R_co]]):
         What can be refused is refused before anything is paid for: a path that can't be written, an unknown format.
         """
         self._touched = True
-        check_poll(poll, webhooks=bool(self._engine().settings.webhook_secrets))
+        engine = self._engine()
+        check_poll(poll, webhooks=bool(engine.settings.webhook_secrets))
         target = check_path(path)
         check_format(format)
         check_max_bytes(max_bytes)
-        await self._engine().downloads.check_target(target)
-        with self._tell_steps():
+        await engine.downloads.check_target(target)
+        with self._tell_steps(engine):
             job, left = await self._submit(timeout)
-            with self._kept_when_cut(job):
+            try:
                 result = cast("Result", await job.result(timeout=left, poll=poll))
                 return await result.save(target, format, max_bytes=max_bytes)
+            except asyncio.CancelledError:
+                engine.keep_orphan(job)
+                raise
 
 
 class ModelList(Awaitable[tuple[Model, ...]]):

@@ -208,9 +208,9 @@ class Client:
         finished. What another process loses while it waits isn't sent again.
         """
         if isinstance(operation, JobOperation):
-            return JobCall(operation, self._engine, timeout=timeout, resubmit=resubmit, label=label, once=once, again=again)
+            return JobCall(operation, self._life.engine, timeout=timeout, resubmit=resubmit, label=label, once=once, again=again)
         if isinstance(operation, InstantOperation):  # pyright: ignore[reportUnnecessaryIsInstance]  untyped callers
-            return InstantCall(operation, self._engine, timeout=timeout, resubmit=resubmit, label=label, once=once, again=again)
+            return InstantCall(operation, self._life.engine, timeout=timeout, resubmit=resubmit, label=label, once=once, again=again)
         raise InputError(f"call() takes a request such as Txt2Img(...), not {type(operation).__name__}.")
 
     def batch(  # noqa: PLR0913  each is an option that a user may need

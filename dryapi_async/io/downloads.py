@@ -365,6 +365,8 @@ def _validator(response: aiohttp.ClientResponse) -> str | None:
 
 
 def _coding(job: str, response: aiohttp.ClientResponse) -> str | None:
+    if "Content-Encoding" not in response.headers:
+        return None
     try:
         return read_coding(", ".join(response.headers.getall("Content-Encoding", [])))
     except ValueError as error:

@@ -227,11 +227,13 @@ class Exchange:
         trail.attempt += 1
         trail.waits_for = f"its turn in lane {call.lane}"
         async with Passage(self.pacing, call.lane, slot=call.billed, request=call.name, deadline=deadline, tell=self.tell) as passage:
-            if self._now() >= deadline:
+            if deadline < inf and self._now() >= deadline:
                 raise RequestTimeoutError(f"{call.name}: the time given was over before it could be sent. Nothing was sent.")
-            body = await self._open_body(call, upload, trail)
+            body = self._text_body(call) if upload is None else await self._open_form(call, upload, trail)
             trail.waits_for = "a free connection"
-            await trail.begin(call, body)
+            if trail.journal is not None and call.billed:
+                await trail.intend(trail.journal, call, body)
+            trail.begin(call, body)
             passage.may_count = True
             started = self._now()
             try:
@@ -241,20 +243,22 @@ class Exchange:
                 raise
             except BaseException:
                 passage.may_count = body is None or body.sent
-                self._note_attempt(call, trail, body, None, self._now() - started)
+                self._note_attempt(call, trail, body, None, started)
                 raise
-            passage.may_count = isinstance(outcome, Answer) or outcome.sent
+            self._note_attempt(call, trail, body, outcome, started)
+            if isinstance(outcome, Broken):
+                passage.may_count, trail.on_wire = outcome.sent, False
+                if body is not None and body.error is not None:
+                    trail.note("refused", str(body.error))
+                    raise body.error
+                return outcome
             # An answer that says yes is still a payment to be told: only a refusal or a break ends that.
-            trail.on_wire = isinstance(outcome, Answer) and outcome.status < 300  # noqa: PLR2004  success
-            if isinstance(outcome, Answer) and outcome.status < 500 and outcome.status != 429:  # noqa: PLR2004  what says nothing, and what refuses
+            trail.on_wire = outcome.status < 300  # noqa: PLR2004  success
+            if outcome.status < 500 and outcome.status != 429:  # noqa: PLR2004  what says nothing, and what refuses
                 self.pacing.learn(call.lane, outcome.headers)
-            self._note_attempt(call, trail, body, outcome, self._now() - started)
-            if body is not None and body.error is not None and isinstance(outcome, Broken):
-                trail.note("refused", str(body.error))
-                raise body.error
             return outcome
 
-    def _note_attempt(self, call: WireCall, trail: Trail, body: Body | None, outcome: Answer | Broken | None, seconds: float) -> None:
+    def _note_attempt(self, call: WireCall, trail: Trail, body: Body | None, outcome: Answer | Broken | None, started: float) -> None:
         """Count a request that ended, and tell it; without an outcome it was cut off here."""
         status, received = (outcome.status, len(outcome.content)) if isinstance(outcome, Answer) else (None, 0)
         sent = 0 if body is None else body.bytes_sent
@@ -267,7 +271,7 @@ class Exchange:
             Attempt(
                 request=call.name,
                 number=trail.attempt,
-                seconds=seconds,
+                seconds=self._now() - started,
                 status=status,
                 error=error,
                 host=self._host,
@@ -276,12 +280,12 @@ class Exchange:
             )
         )
 
-    async def _open_body(self, call: WireCall, upload: Upload | None, trail: Trail) -> Body | None:
-        idle = self._settings.timeouts.idle
-        if upload is not None:
-            # One boundary for all attempts: a repeated upload is the same to the byte.
-            return await upload.open(f"dryapi-{trail.boundary}", idle=idle, progress=self._progress(call))
-        return None if call.content is None else TextBody(call.content, idle=idle)
+    def _text_body(self, call: WireCall) -> Body | None:
+        return None if call.content is None else TextBody(call.content, idle=self._settings.timeouts.idle)
+
+    async def _open_form(self, call: WireCall, upload: Upload, trail: Trail) -> Body:
+        # One boundary for all attempts: a repeated upload is the same to the byte.
+        return await upload.open(f"dryapi-{trail.boundary}", idle=self._settings.timeouts.idle, progress=self._progress(call))
 
     def _progress(self, call: WireCall) -> Callable[[int, int], None] | None:
         if self._on_event is None:

@@ -20,8 +20,7 @@ class Gate:
         Raises:
             PoolTimeoutError: None came free in time.
         """
-        if not self._free.locked():
-            await self._free.acquire()
+        if self._free.take():
             return
         try:
             async with asyncio.timeout(self._seconds):

@@ -24,6 +24,7 @@ from dryapi_async.errors import (
     ResponseError,
     TransportError,
 )
+from dryapi_async.io.connector import Connector
 from dryapi_async.io.gate import Gate
 from dryapi_async.io.guard import AddressGuard, GuardedResolver, resolver_of
 from dryapi_async.io.proxies import Proxies
@@ -112,7 +113,7 @@ class Http:
         return self._rules
 
     def _open_session(self, given: aiohttp.BaseConnector | None, traces: list[aiohttp.TraceConfig]) -> aiohttp.ClientSession:
-        connector = given or aiohttp.TCPConnector(
+        connector = given or Connector(
             # The websocket is held for good, and is none of those that calls share.
             limit=self._settings.pool_size + (self._settings.client_id is not None),
             keepalive_timeout=self._settings.timeouts.keepalive,

@@ -90,11 +90,12 @@ class Pacing:
                     window.settle(now)
 
     def _queue(self, name: str) -> Queue:
-        if name not in self.queues:
-            now = self._loop.time()
-            midnight = now + next_midnight(self._wall()) - self._wall()
-            self.queues[name] = Queue(make_lane(name, self._limits, self.pot, midnight))
-        return self.queues[name]
+        return self.queues.get(name) or self._open_queue(name)
+
+    def _open_queue(self, name: str) -> Queue:
+        midnight = self._loop.time() + next_midnight(self._wall()) - self._wall()
+        queue = self.queues[name] = Queue(make_lane(name, self._limits, self.pot, midnight))
+        return queue
 
     def must_wait(self, name: str, *, slot: bool) -> bool:
         """Say whether a call that asked now would have to wait."""
@@ -198,8 +199,10 @@ class Pacing:
 
     def _pump(self) -> None:
         """Give out the places that there are, the oldest call first; set a timer for the next, and tell who has to wait."""
-        now = self._loop.time()
         waiting = [queue for queue in self.queues.values() if queue.waiters]
+        if not waiting:
+            return
+        now = self._loop.time()
         while waiting:
             # A read whose turn it is goes before the submits that wait for the same pot, which would keep it for minutes: how many reads
             # there are in all is the cadence's to say.
@@ -288,9 +291,7 @@ class Passage:
         if pacing.shared is None and not (self._slot and pacing.slots.locked()) and pacing.take(self._lane):
             # Nothing has to be waited for, so there is nothing to time.
             self._holds_place = True
-            if self._slot:
-                await pacing.slots.acquire()
-                self._holds_slot = True
+            self._holds_slot = self._slot and pacing.slots.take()
             return self
         try:
             async with asyncio.timeout_at(None if self._deadline == inf else self._deadline):
@@ -350,11 +351,9 @@ class Passage:
         return self._holds_place
 
     async def _take_slot(self) -> None:
-        if self._pacing.slots.locked():
+        self._holds_slot = self._pacing.slots.take()
+        if not self._holds_slot:
             await self._wait_for_slot()
-        else:
-            await self._pacing.slots.acquire()
-            self._holds_slot = True
 
     async def _wait_for_slot(self) -> None:
         lapse = asyncio.get_running_loop().call_later(LONGEST_IDLE_GRANT, self._leave_lane)

@@ -19,10 +19,16 @@ class Places:
         """Say whether who asks now has to wait."""
         return not self._free and self._queue.locked()
 
+    def take(self) -> bool:
+        """Take a place if one is free."""
+        if not self._free:
+            return False
+        self._free -= 1
+        return True
+
     async def acquire(self) -> None:
         """Take a place."""
-        if self._free:
-            self._free -= 1
+        if self.take():
             return
         self._waiting += 1
         try:
@@ -39,7 +45,8 @@ class Places:
 
     async def __aenter__(self) -> None:
         """Take a place."""
-        await self.acquire()
+        if not self.take():
+            await self.acquire()
 
     async def __aexit__(self, *_: object) -> None:
         """Give it back."""

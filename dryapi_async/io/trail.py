@@ -72,27 +72,29 @@ class Trail:
         """Whether a byte of a request that costs money has left whose answer isn't known yet."""
         return self.billed and self.on_wire and (self.body is None or self.body.sent)
 
-    async def begin(self, call: WireCall, body: Body | None) -> None:
-        """Note that a request leaves now; where there is a journal, that is on disk before it does.
+    async def intend(self, journal: "Journal", call: WireCall, body: Body | None) -> None:
+        """Have the intent to send a payment on disk, before it is sent.
 
         Raises:
             JournalError: It can't be written: nothing was sent.
             AlreadySubmittedError: Another call has its label: nothing was sent.
         """
-        if self.journal is not None and call.billed:
-            digest = digest_body(call, body)
-            # Noted before it is: cancelled in the middle, the row is written all the same, and `end` says that nothing was sent.
-            self._written = "intent"
-            await self.journal.intend(
-                self.key,
-                operation=call.slug,
-                digest=digest,
-                attempt=self.attempt,
-                label=self.label,
-                unless=self.unless,
-                covered=self.covered or frozenset(),
-                earlier=self.earlier,
-            )
+        digest = digest_body(call, body)
+        # Noted before it is: cancelled in the middle, the row is written all the same, and `end` says that nothing was sent.
+        self._written = "intent"
+        await journal.intend(
+            self.key,
+            operation=call.slug,
+            digest=digest,
+            attempt=self.attempt,
+            label=self.label,
+            unless=self.unless,
+            covered=self.covered or frozenset(),
+            earlier=self.earlier,
+        )
+
+    def begin(self, call: WireCall, body: Body | None) -> None:
+        """Note that a request leaves now."""
         self.billed, self.call, self.body, self.started_at = call.billed, call, body, time.time()
         # The last word before the wire: no step may lie between it and the sending.
         self.on_wire = True

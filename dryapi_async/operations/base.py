@@ -125,10 +125,11 @@ class Accepts(Protocol):
 def _check_fields(request: object) -> None:
     """Check each field against its annotation. Lists become tuples: what was checked stays what is sent."""
     cls: Any = type(request)
-    for name, default, accepts, wanted, is_file in _checks(cls):
+    for name, default, exact, accepts, wanted, is_file in _checks(cls):
         value = getattr(request, name)
-        if value is default:
-            continue  # most fields of most requests are left as they are
+        # What most fields of most requests are is told at a glance: left alone, or a plain text or number.
+        if value is default or (type(value) is exact and _is_plain(value)):
+            continue
         if not accepts(value):
             raise InputError(f"{cls.__name__}: {name} must be {wanted}, not {show_value(value)}.")
         parts = (value,)
@@ -139,6 +140,11 @@ def _check_fields(request: object) -> None:
         for one in () if is_file else parts:
             if problem := _find_unsendable(one):
                 raise InputError(f"{cls.__name__}: {name} {problem}.")
+
+
+def _is_plain(value: object) -> bool:
+    """Say whether there is nothing in a text or a whole number that `_find_unsendable` could find."""
+    return value.isascii() if isinstance(value, str) else isinstance(value, int) and -MOST_INT <= value <= MOST_INT
 
 
 def _find_unsendable(value: object) -> str | None:
@@ -158,8 +164,10 @@ def _file_fields(cls: Any) -> tuple[str, ...]:
     return tuple(one.name for one in attrs.fields(cls) if FILE_KIND in one.metadata)
 
 
-_Check = tuple[str, object, Accepts, str, bool]
-"""A field's name and default, what it accepts, that in words, and whether it holds files."""
+_Check = tuple[str, object, type | None, Accepts, str, bool]
+"""A field's name and default, the type it accepts without a look at the value, what else it accepts, that in words, and whether it
+holds files."""
+_EXACT: Final = {str: str, int: int, bool: bool}
 
 
 @cache
@@ -169,9 +177,10 @@ def _checks(cls: Any) -> tuple[_Check, ...]:
     found: list[_Check] = []
     for one in attrs.fields(cls):
         if FILE_KIND not in one.metadata:
-            found.append((one.name, _default_of(one), *_check_for(hints[one.name]), False))
+            exact = _EXACT.get(_without_none(hints[one.name]))
+            found.append((one.name, _default_of(one), exact, *_check_for(hints[one.name]), False))
         elif get_origin(_without_none(hints[one.name])) is Sequence:
-            found.append((one.name, _default_of(one), _accepts_sources, "a list or tuple of sources", True))
+            found.append((one.name, _default_of(one), None, _accepts_sources, "a list or tuple of sources", True))
     return tuple(found)
 
 

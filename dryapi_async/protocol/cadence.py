@@ -210,7 +210,7 @@ class Turns(Generic[T]):
 
     def _paced_until(self, now: float, budget: Budget) -> float:
         # The budget may have been a smaller one when the last read was made.
-        return min(self._next, now + budget.gap)
+        return self._next if self._next <= now else min(self._next, now + budget.gap)
 
     def peek(self, now: float, budget: Budget) -> T | None:
         """Give the item whose turn it is, if it is anybody's."""

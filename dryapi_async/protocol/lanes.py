@@ -131,7 +131,7 @@ class Lane:
 
     def wait(self, now: float, ahead: int = 0) -> float:
         """Say how many seconds until there is a place, with so many others ``ahead``: a guess where they span several windows."""
-        wait = max(self.not_before - now, 0.0)
+        wait = self.not_before - now if self.not_before > now else 0.0
         for window in self.windows:
             if window.blocks:
                 wait = max(wait, window.wait(now))

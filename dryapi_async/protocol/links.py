@@ -1,10 +1,10 @@
 """Addresses: which may be asked for a result, and how they are shown."""
 
 import re
-from collections.abc import Collection
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
-from typing import Final
-from urllib.parse import quote, urljoin, urlsplit
+from typing import Final, Literal
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from attrs import field, frozen
 
@@ -29,7 +29,7 @@ class LinkRules:
     """Where results may come from: https and public addresses; anywhere where the user named the host, or the API is local."""
 
     local: bool
-    hosts: Collection[str] = ()
+    hosts: tuple[str, ...] = ()
 
     def trusts(self, host: str) -> bool:
         """Say whether a host is taken over http and at a private address."""
@@ -58,22 +58,43 @@ def check_link(url: str, rules: LinkRules) -> str:
     Raises:
         DownloadError: Not a whole http(s) URL, no host name that can be, http where it isn't allowed, a user in it, or a private address.
     """
+    url = url.strip(" ")
     try:
-        url = url.strip(" ")
         parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
         encoded = _encode(url)
+        flaw, host = _judge_origin(parts.scheme, parts.netloc, rules)
     except ValueError:
-        host, parts, encoded = None, None, url
-    if parts is None or not host or not _can_be_host(host, parts.netloc) or parts.scheme not in {"http", "https"}:
-        raise DownloadError(f"The service gave a result link that is no plain http(s) address: {show_link(url)!r}.")
-    if parts.scheme == "http" and not rules.trusts(host):
+        flaw, host, encoded = "malformed", "", url
+    if flaw is None:
+        return encoded
+    if flaw == "private":
+        raise private_address(host, host)
+    if flaw == "unencrypted":
         raise DownloadError(
             f"The result link {show_link(url)} is unencrypted: refused, unless Client(storage_hosts=({host!r},)) names its host."
         )
-    if not rules.trusts(host) and is_private(host):
-        raise private_address(host, host)
-    return encoded
+    raise DownloadError(f"The service gave a result link that is no plain http(s) address: {show_link(url)!r}.")
+
+
+_Flaw = Literal["malformed", "unencrypted", "private"]
+
+
+@lru_cache(maxsize=256)
+def _judge_origin(scheme: str, netloc: str, rules: LinkRules) -> tuple[_Flaw | None, str]:
+    """Say what is wrong with a link's origin, if anything is, and name its host. Thousands of links come from a few origins.
+
+    Raises:
+        ValueError: Its port is none.
+    """
+    parts = SplitResult(scheme, netloc, "", "", "")
+    host, _ = parts.hostname or "", parts.port
+    if scheme not in {"http", "https"} or not host or not _can_be_host(host, netloc):
+        return "malformed", host
+    if rules.trusts(host):
+        return None, host
+    if scheme == "http":
+        return "unencrypted", host
+    return "private" if is_private(host) else None, host
 
 
 _LABELS: Final = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?", re.IGNORECASE | re.ASCII)

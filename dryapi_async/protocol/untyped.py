@@ -17,4 +17,4 @@ def is_list(value: object) -> TypeGuard[list[Any]]:
 
 def is_sequence(value: object) -> TypeGuard[list[Any] | tuple[Any, ...]]:
     """Say whether a value holds several others: a text and bytes are one each."""
-    return isinstance(value, list | tuple)
+    return isinstance(value, (list, tuple))

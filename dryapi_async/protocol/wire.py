@@ -96,13 +96,9 @@ def _leave(value: object) -> object:
 
 
 @cache
-def _names(cls: Any) -> tuple[str, ...]:
-    return tuple(one.metadata.get(WIRE_NAME, one.name) for one in attrs.fields(cls))
-
-
-@cache
-def _always(cls: Any) -> frozenset[str]:
-    return frozenset(one.metadata.get(WIRE_NAME, one.name) for one in attrs.fields(cls) if ALWAYS in one.metadata)
+def _names(cls: Any) -> tuple[tuple[str, bool], ...]:
+    """Give the fields' names on the wire, each with whether it is sent even as nothing."""
+    return tuple((one.metadata.get(WIRE_NAME, one.name), ALWAYS in one.metadata) for one in attrs.fields(cls))
 
 
 @cache
@@ -113,10 +109,13 @@ def _file_kinds(cls: Any) -> Mapping[str, str]:
 def wire_fields(request: Request) -> dict[str, Any]:
     """Read a request's fields under the service's names; what is unset is left out unless the service wants it present."""
     cls = type(request)
-    always, found = _always(cls), _unstructure(cls)(request)
+    found, fields = _unstructure(cls)(request), dict[str, Any]()
     # In the class's order: a journal's digest of a request is of its bytes.
-    values = ((name, found.get(name)) for name in _names(cls))
-    return {name: value for name, value in values if (value is not None and (not is_sequence(value) or value)) or name in always}
+    for name, always in _names(cls):
+        value = found.get(name)
+        if always or not (value is None or (is_sequence(value) and not value)):
+            fields[name] = value
+    return fields
 
 
 def encode(request: Request, *, webhook_url: str | None = None, key: str = "{key}") -> WireCall:

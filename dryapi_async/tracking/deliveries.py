@@ -91,6 +91,8 @@ class EarlyNews:
 
     def take(self, request_id: str, now: float) -> Update | None:
         """Give what is kept of a job, and keep it no longer."""
+        if not self._jobs:
+            return None
         self._forget(now)
         early = self._jobs.pop(request_id, None)
         return None if early is None else early.update
