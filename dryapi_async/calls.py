@@ -32,6 +32,10 @@ T_co = TypeVar("T_co", covariant=True)
 R_co = TypeVar("R_co", covariant=True)
 
 
+NOT_BEGUN: Final = Trail(key="")
+"""Stands for the trail of a call that nobody has begun to finish; nothing is ever noted in it."""
+
+
 class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
     """A request that is sent once, however often and by however many tasks it is finished.
 
@@ -65,7 +69,7 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
         self._touched = False
         self._steps: dict[asyncio.Task[Any] | None, Coroutine[Any, Any, T_co]] = {}
         self._work: asyncio.Task[T_co] | None = None
-        self._trail = Trail(key="")
+        self._trail = NOT_BEGUN
         self._finishers = 0
         self._cutoff: asyncio.TimerHandle | None = None
         self.__name__: str = operation.endpoint.slug

@@ -29,6 +29,8 @@ def _check_seconds(name: str, seconds: float | None, *, zero: bool = False) -> N
 
 def is_finite_number(value: object) -> bool:
     """Say whether a value is a number that can be reckoned with; True and False aren't."""
+    if type(value) is float:
+        return isfinite(value)
     try:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
     except OverflowError:  # a whole number that no float can hold

@@ -20,39 +20,42 @@ class PatientHandler(ResponseHandler):
         super().__init__(loop)
         self._silent_since = inf
         """Loop time from which something is waited for; infinity is while nothing is."""
+        self._look_at = inf
         self._look_later: asyncio.TimerHandle | None = None
 
     def _reschedule_timeout(self) -> None:
         """Begin to wait anew: a request has left, or a piece of an answer has come."""
-        seconds = self.read_timeout
+        seconds = self._read_timeout
         if not seconds:
-            self._drop_timeout()
+            self._silent_since = inf
             return
-        self._silent_since = self._loop.time()
+        self._silent_since = since = self._loop.time()
+        if since + seconds < self._look_at:
+            # None is planned; or another account's requests on the same connection wait shorter.
+            self._plan(since + seconds)
+
+    def _plan(self, at: float) -> None:
         if self._look_later is not None:
-            if self._look_later.when() <= self._silent_since + seconds:
-                return
-            # Another account's requests on the same connection may wait shorter.
             self._look_later.cancel()
-        self._look_later = self._loop.call_at(self._silent_since + seconds, self._look)
+        self._look_at, self._look_later = at, self._loop.call_at(at, self._look)
 
     def _drop_timeout(self) -> None:
         """Wait for nothing: an answer has come whole, or its reader has to read first."""
         self._silent_since = inf
 
     def _look(self) -> None:
-        self._look_later = None
-        over_at = self._silent_since + (self.read_timeout or inf)
+        self._look_at, self._look_later = inf, None
+        over_at = self._silent_since + (self._read_timeout or inf)
         if over_at <= self._loop.time():
             self._on_read_timeout()
         elif over_at < inf:
-            self._look_later = self._loop.call_at(over_at, self._look)
+            self._plan(over_at)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Leave no timer behind."""
         if self._look_later is not None:
             self._look_later.cancel()
-            self._look_later = None
+            self._look_at, self._look_later = inf, None
         super().connection_lost(exc)
 
 

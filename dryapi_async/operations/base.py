@@ -125,11 +125,12 @@ class Accepts(Protocol):
 def _check_fields(request: object) -> None:
     """Check each field against its annotation. Lists become tuples: what was checked stays what is sent."""
     cls: Any = type(request)
-    for name, default, exact, accepts, wanted, is_file in _checks(cls):
+    for name, default, exact, check in _checks(cls):
         value = getattr(request, name)
         # What most fields of most requests are is told at a glance: left alone, or a plain text or number.
         if value is default or (type(value) is exact and _is_plain(value)):
             continue
+        accepts, wanted, is_file = check
         if not accepts(value):
             raise InputError(f"{cls.__name__}: {name} must be {wanted}, not {show_value(value)}.")
         parts = (value,)
@@ -164,9 +165,8 @@ def _file_fields(cls: Any) -> tuple[str, ...]:
     return tuple(one.name for one in attrs.fields(cls) if FILE_KIND in one.metadata)
 
 
-_Check = tuple[str, object, type | None, Accepts, str, bool]
-"""A field's name and default, the type it accepts without a look at the value, what else it accepts, that in words, and whether it
-holds files."""
+_Check = tuple[str, object, type | None, tuple[Accepts, str, bool]]
+"""A field's name and default, and the type that is plain to see; then what it accepts, that in words, and whether it holds files."""
 _EXACT: Final = {str: str, int: int, bool: bool}
 
 
@@ -178,9 +178,9 @@ def _checks(cls: Any) -> tuple[_Check, ...]:
     for one in attrs.fields(cls):
         if FILE_KIND not in one.metadata:
             exact = _EXACT.get(_without_none(hints[one.name]))
-            found.append((one.name, _default_of(one), exact, *_check_for(hints[one.name]), False))
+            found.append((one.name, _default_of(one), exact, (*_check_for(hints[one.name]), False)))
         elif get_origin(_without_none(hints[one.name])) is Sequence:
-            found.append((one.name, _default_of(one), None, _accepts_sources, "a list or tuple of sources", True))
+            found.append((one.name, _default_of(one), None, (_accepts_sources, "a list or tuple of sources", True)))
     return tuple(found)
 
 

@@ -113,7 +113,8 @@ def wire_fields(request: Request) -> dict[str, Any]:
     # In the class's order: a journal's digest of a request is of its bytes.
     for name, always in _names(cls):
         value = found.get(name)
-        if always or not (value is None or (is_sequence(value) and not value)):
+        # Requests hold exactly these two kinds of lists (`operations.base`), and one without anything in it says nothing.
+        if always or not (value is None or (type(value) in {list, tuple} and not value)):
             fields[name] = value
     return fields
 

@@ -1,0 +1,105 @@
+"""A silent connection is given up after exactly the idle time, with one timer for many requests."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from dryapi_async import Client, DownloadError, Retry, Timeouts
+from dryapi_async.errors import RequestTimeoutError, TransportError
+from dryapi_async.io import connector
+from dryapi_async.simulator import Fault, Simulator
+
+from ..conftest import FOX, jumping_loop, make_client, now
+
+pytestmark = pytest.mark.anyio
+
+IDLE = 5.0
+ONCE = Retry(attempts=1, polls=1)
+
+
+async def seconds_of(work: Any) -> float:
+    """Measure how long a reading takes until it is given up."""
+    began = now()
+    with pytest.raises((RequestTimeoutError, TransportError, DownloadError)):
+        await work
+    return now() - began
+
+
+@pytest.fixture
+async def patient(sim: Simulator) -> Any:
+    async with make_client(sim, timeouts=Timeouts(idle=IDLE), retry=ONCE, pool_size=1, max_in_flight=1) as client:
+        yield client
+
+
+async def test_p05_each_request_of_a_connection_has_the_whole_time(sim: Simulator, patient: Client) -> None:
+    """The timer of a connection was set by an earlier request: it must cut a later one neither sooner nor later."""
+    for pause in (0.0, 1.0, 3.5):
+        await patient.balance()
+        await asyncio.sleep(pause)
+        sim.script("balance", Fault.delay(IDLE - 0.5), Fault.hang("after_body"))
+        await patient.balance()
+        assert await seconds_of(patient.balance()) == pytest.approx(IDLE, abs=0.1)
+
+
+@pytest.mark.parametrize("phase", ["after_body", "headers", "payload"])
+async def test_silence_counts_from_the_last_byte(sim: Simulator, patient: Client, phase: Any) -> None:
+    await patient.balance()
+    await asyncio.sleep(2)
+    sim.script("balance", Fault.hang(phase))
+    assert await seconds_of(patient.balance()) == pytest.approx(IDLE, abs=0.1)
+
+
+async def test_a_slow_transfer_is_never_cut(sim: Simulator, patient: Client) -> None:
+    image = await patient.call(FOX).result()
+    size = len(await image.read())
+    sim.script("storage", Fault.trickle(size / (20 * IDLE)))
+    began = now()
+    assert len(await image.read()) == size
+    assert now() - began > 10 * IDLE
+
+
+async def test_accounts_on_one_connection_have_times_of_their_own(sim: Simulator, patient: Client) -> None:
+    hasty = patient.with_options(timeouts=Timeouts(idle=2.0), retry=ONCE)
+    endless = patient.with_options(timeouts=Timeouts(idle=None), retry=ONCE)
+    for _ in range(2):
+        for client, seconds in ((patient, IDLE), (hasty, 2.0), (patient, IDLE)):
+            await patient.balance()
+            sim.script("balance", Fault.hang("after_body"))
+            assert await seconds_of(client.balance()) == pytest.approx(seconds, abs=0.1)
+        await patient.balance()
+        sim.script("balance", Fault.delay(100))
+        await endless.balance()
+
+
+def test_many_requests_set_one_timer_and_none_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """aiohttp's own would be set twice for each; this also finds out should its names for them change."""
+    planned: list[float] = []
+    plan = connector.PatientHandler._plan
+
+    def count(handler: connector.PatientHandler, at: float) -> None:
+        planned.append(at)
+        plan(handler, at)
+
+    monkeypatch.setattr(connector.PatientHandler, "_plan", count)
+
+    async def main() -> None:
+        async with Simulator(pictures=False) as sim:
+            async with make_client(sim, pool_size=1, max_in_flight=1) as client:
+                for _ in range(50):
+                    await client.balance()
+                assert len(planned) == 1
+                (handler,) = (made for made in handlers if made._look_later is not None)
+            await asyncio.sleep(0)
+            assert handler._look_later is None
+
+    handlers: list[connector.PatientHandler] = []
+    make = connector.PatientHandler.__init__
+
+    def keep(handler: connector.PatientHandler, loop: asyncio.AbstractEventLoop) -> None:
+        make(handler, loop)
+        handlers.append(handler)
+
+    monkeypatch.setattr(connector.PatientHandler, "__init__", keep)
+    with asyncio.Runner(loop_factory=jumping_loop) as runner:
+        runner.run(main())
