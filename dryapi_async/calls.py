@@ -357,12 +357,12 @@ class JobCall(Call[Job[R_co]]):
         What can be refused is refused before anything is paid for: a path that can't be written, an unknown format.
         """
         self._touched = True
-        engine = self._engine()
-        check_poll(poll, webhooks=bool(engine.settings.webhook_secrets))
+        check_poll(poll, webhooks=bool(self._engine().settings.webhook_secrets))
         target = check_path(path)
         check_format(format)
         check_max_bytes(max_bytes)
-        await engine.downloads.check_target(target)
+        await self._engine().downloads.check_target(target)
+        engine = self._engine()
         with self._tell_steps(engine):
             job, left = await self._submit(timeout)
             try:

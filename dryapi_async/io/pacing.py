@@ -291,7 +291,9 @@ class Passage:
         if pacing.shared is None and not (self._slot and pacing.slots.locked()) and pacing.take(self._lane):
             # Nothing has to be waited for, so there is nothing to time.
             self._holds_place = True
-            self._holds_slot = self._slot and pacing.slots.take()
+            if self._slot:
+                await pacing.slots.acquire()
+                self._holds_slot = True
             return self
         try:
             async with asyncio.timeout_at(None if self._deadline == inf else self._deadline):
@@ -351,9 +353,11 @@ class Passage:
         return self._holds_place
 
     async def _take_slot(self) -> None:
-        self._holds_slot = self._pacing.slots.take()
-        if not self._holds_slot:
+        if self._pacing.slots.locked():
             await self._wait_for_slot()
+        else:
+            await self._pacing.slots.acquire()
+            self._holds_slot = True
 
     async def _wait_for_slot(self) -> None:
         lapse = asyncio.get_running_loop().call_later(LONGEST_IDLE_GRANT, self._leave_lane)

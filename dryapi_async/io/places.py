@@ -20,7 +20,7 @@ class Places:
         return not self._free and self._queue.locked()
 
     def take(self) -> bool:
-        """Take a place if one is free."""
+        """Take a place that nobody ever had to wait for; where there is none, `acquire` may still find one without waiting."""
         if not self._free:
             return False
         self._free -= 1

@@ -67,9 +67,9 @@ class Operation(Generic[R_co]):
         """
         _check_fields(self)
         cls: Any = type(self)
-        for name in _file_fields(cls):
+        for name, several in _file_fields(cls):
             value = getattr(self, name)
-            for source in () if value is None else value if is_sequence(value) else (value,):
+            for source in () if value is None else value if several else (value,):
                 check_source(f"{cls.__name__}: {name}", source)
         self.check()
 
@@ -161,8 +161,14 @@ def _find_unsendable(value: object) -> str | None:
 
 
 @cache
-def _file_fields(cls: Any) -> tuple[str, ...]:
-    return tuple(one.name for one in attrs.fields(cls) if FILE_KIND in one.metadata)
+def _file_fields(cls: Any) -> tuple[tuple[str, bool], ...]:
+    """Name the fields that hold files, each with whether it takes several."""
+    hints = get_type_hints(cls)
+    return tuple((one.name, _takes_several(hints[one.name])) for one in attrs.fields(cls) if FILE_KIND in one.metadata)
+
+
+def _takes_several(hint: Any) -> bool:
+    return get_origin(_without_none(hint)) is Sequence
 
 
 _Check = tuple[str, object, type | None, tuple[Accepts, str, bool]]
@@ -179,7 +185,7 @@ def _checks(cls: Any) -> tuple[_Check, ...]:
         if FILE_KIND not in one.metadata:
             exact = _EXACT.get(_without_none(hints[one.name]))
             found.append((one.name, _default_of(one), exact, (*_check_for(hints[one.name]), False)))
-        elif get_origin(_without_none(hints[one.name])) is Sequence:
+        elif _takes_several(hints[one.name]):
             found.append((one.name, _default_of(one), None, (_accepts_sources, "a list or tuple of sources", True)))
     return tuple(found)
 

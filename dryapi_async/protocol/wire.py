@@ -113,7 +113,7 @@ def wire_fields(request: Request) -> dict[str, Any]:
     # In the class's order: a journal's digest of a request is of its bytes.
     for name, always in _names(cls):
         value = found.get(name)
-        # Requests hold exactly these two kinds of lists (`operations.base`), and one without anything in it says nothing.
+        # A list without anything in it says nothing, other than an empty text. Requests hold no lists of other types.
         if always or not (value is None or (type(value) in {list, tuple} and not value)):
             fields[name] = value
     return fields

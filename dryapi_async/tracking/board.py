@@ -30,10 +30,6 @@ class Entry:
     update: Update = SUBMITTED
     version: int = 0
     waiters: "list[Waiter]" = field(factory=lambda: list[Waiter]())  # noqa: PLW0108  it is defined below
-    poll: float | None = None
-    """The shortest interval that a waiter asks for, or None where all leave it to the client."""
-    wants_reads: bool = False
-    """Whether any waiter wants it read: with ``poll=False`` its news comes by webhook alone."""
     reads: int = 0
     failures: int = 0
     due: float = inf
@@ -57,22 +53,15 @@ class Entry:
         """How old the job is, in seconds, as far as is known here."""
         return now - self.born_at
 
-    def add(self, waiter: "Waiter") -> None:
-        """Let one more wait for it."""
-        self.waiters.append(waiter)
-        self._sum_up()
+    def poll(self) -> float | None:
+        """The shortest interval that a waiter asks for, or None where all leave it to the client."""
+        asked = [waiter.poll for waiter in self.waiters if waiter.poll is not None and waiter.poll is not False]
+        return min(asked, default=None)
 
-    def drop(self, waiter: "Waiter") -> None:
-        """Let one wait for it no more."""
-        if waiter in self.waiters:
-            self.waiters.remove(waiter)
-            self._sum_up()
-
-    def _sum_up(self) -> None:
-        """Sum up what the waiters ask for, once for all the reads until one comes or goes."""
-        polls = [waiter.poll for waiter in self.waiters if waiter.poll is not False]
-        self.wants_reads = bool(polls)
-        self.poll = min([poll for poll in polls if poll is not None], default=None)
+    @property
+    def wants_reads(self) -> bool:
+        """Whether any waiter wants it read: with ``poll=False`` its news comes by webhook alone."""
+        return any(waiter.poll is not False for waiter in self.waiters)
 
     def take(self, update: Update) -> bool:
         """Fold news in, wake who waits, and say whether it was any."""

@@ -123,7 +123,7 @@ class Watcher:
         if known.source != "submit":
             entry.take(known)
         waiter = Waiter(entry, poll=poll, deadline=deadline)
-        entry.add(waiter)
+        entry.waiters.append(waiter)
         if entry.reading is None:
             self._plan_next(entry, now)
         self._end_hopeless(entry, now)
@@ -132,7 +132,8 @@ class Watcher:
     def leave(self, waiter: Waiter) -> None:
         """End a wait; with the last one the job is forgotten and a read that is out is cut."""
         entry = waiter.entry
-        entry.drop(waiter)
+        if waiter in entry.waiters:
+            entry.waiters.remove(waiter)
         if not entry.waiters and self._board.get(entry.request_id) is entry:
             del self._board[entry.request_id]
             entry.due = inf
@@ -199,7 +200,8 @@ class Watcher:
             entry.due = inf
 
     def _poll(self, entry: Entry) -> float | None:
-        return self._settings.poll if entry.poll is None else entry.poll
+        asked = entry.poll()
+        return self._settings.poll if asked is None else asked
 
     def _due(self, entry: Entry, now: float) -> float:
         """Say when to read a job next."""

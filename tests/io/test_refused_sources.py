@@ -12,7 +12,7 @@ import aiofiles
 import anyio
 import pytest
 
-from dryapi_async import Client, File, InputError, SourceError
+from dryapi_async import AudioFile2Txt, Client, File, Img2Img, InputError, SourceError
 from dryapi_async.simulator import Simulator
 
 from ..conftest import PNG, edit, seen, sha256
@@ -145,3 +145,12 @@ async def test_p10_a_file_for_update_is_sent_with_what_was_written_to_it(sim: Si
         await edit(client, image=file)
         assert file.tell() == 0
     assert seen(sim, "img2img")[0].files[0].sha256 == sha256(PICTURE)
+
+
+@pytest.mark.parametrize("given", [[], (), [PNG], (PNG, PNG)], ids=["none", "no tuple", "one", "two"])
+def test_a_list_where_one_file_is_taken_is_refused(given: Any) -> None:
+    """An empty one was sent, and paid for, without its file."""
+    with pytest.raises(InputError, match=r"AudioFile2Txt: audio must be a path, bytes, a binary file, or File\(\.\.\.\), not (list|tuple)"):
+        AudioFile2Txt(audio=given, model="WhisperLargeV3", include_ts=False)
+    with pytest.raises(InputError, match=r"Img2Img: image must be a path"):
+        Img2Img(prompt="a fox", model="QwenImageEdit_Plus_NF4", steps=4, seed=1, image=given)

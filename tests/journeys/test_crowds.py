@@ -88,6 +88,22 @@ async def test_p06_reads_take_no_slot(sim: Simulator) -> None:
         await submit
 
 
+async def test_p06_transfers_cancelled_all_at_once_let_no_more_through_than_before(sim: Simulator) -> None:
+    """Their places come back while others, cancelled in the same step, still wait for them."""
+    async with make_client(sim, max_in_flight=2) as client:
+        image = await client.call(FOX).result()
+        sim.script("storage", Fault.delay(5), times=2)
+        reads = [asyncio.create_task(image.read()) for _ in range(4)]
+        await asyncio.sleep(1)
+        for read in reads:
+            read.cancel()
+        await asyncio.wait(reads)
+        sim.script("txt2img", Fault.delay(5), times=6)
+        await asyncio.gather(*(client.call(FOX) for _ in range(6)))
+        submits = seen(sim, "txt2img")[1:]
+        assert max(sum(one.started <= other.started < (one.ended or now()) for one in submits) for other in submits) == 2
+
+
 async def occupy(sim: Simulator, client: Client, number: int) -> list["asyncio.Task[Any]"]:
     """Let so many submits hold a connection each."""
     sim.script("txt2img", Fault.delay(1000), times=number)
