@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from benchmarks import batch, download, imports, in_flight, long_run, report, throughput, upload, watch
+from benchmarks import batch, download, imports, in_flight, instructions, long_run, report, throughput, upload, watch
 from benchmarks.options import Options
 from benchmarks.processes import ChildError
 from benchmarks.report import Section
@@ -20,6 +20,7 @@ BENCHMARKS: Final[dict[str, Callable[[Options], Section]]] = {
     "batch": batch.run,
     "download": download.run,
     "import": imports.run,
+    "instructions": instructions.run,
     "long-run": long_run.run,
 }
 

@@ -33,6 +33,7 @@ def anyio_backend() -> str:
         ("in-flight", "It works: 200 jobs"),
         ("download", "It works over plain http: 8 downloads of 1 MiB to disk, 4 at once, each whole."),
         ("import", "It works: bare Python "),
+        ("instructions", "Not counted: it needs valgrind, and minutes."),
         ("long-run", "It works: 200 jobs submitted, waited for and saved; left behind: nothing."),
     ],
 )
