@@ -1,9 +1,11 @@
 """A silent connection is given up after exactly the idle time, with one timer for many requests."""
 
 import asyncio
+import ssl
 from typing import Any
 
 import pytest
+import trustme
 
 from dryapi_async import Client, DownloadError, Retry, Timeouts
 from dryapi_async.errors import RequestTimeoutError, TransportError
@@ -93,6 +95,13 @@ def test_many_requests_set_one_timer_and_none_is_left(monkeypatch: pytest.Monkey
             await asyncio.sleep(0)
             assert handler._look_later is None
 
+    handlers = keep_handlers(monkeypatch)
+    with asyncio.Runner(loop_factory=jumping_loop) as runner:
+        runner.run(main())
+
+
+def keep_handlers(monkeypatch: pytest.MonkeyPatch) -> list[connector.PatientHandler]:
+    """Collect the connections that are made from now on."""
     handlers: list[connector.PatientHandler] = []
     make = connector.PatientHandler.__init__
 
@@ -101,5 +110,28 @@ def test_many_requests_set_one_timer_and_none_is_left(monkeypatch: pytest.Monkey
         handlers.append(handler)
 
     monkeypatch.setattr(connector.PatientHandler, "__init__", keep)
+    return handlers
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_p13_reads_are_small_until_a_large_file_comes(monkeypatch: pytest.MonkeyPatch, tls: bool) -> None:
+    """A read of asyncio's own size asks the kernel for memory each time; this also finds out should its name for the size change."""
+    server, trusting = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+    authority = trustme.CA()
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    authority.configure_trust(trusting)
+    contexts = (server, trusting) if tls else (None, None)
+
+    async def sizes_after(result_size: int) -> set[int]:
+        handlers = keep_handlers(monkeypatch)
+        async with Simulator(pictures=False, result_size=result_size, ssl=contexts[0]) as sim, make_client(sim, ssl=contexts[1]) as client:
+            image = await client.call(FOX).result()
+            assert len(await image.read()) == result_size
+            return {getattr(handler._reader, "max_size", 0) for handler in handlers}
+
     with asyncio.Runner(loop_factory=jumping_loop) as runner:
-        runner.run(main())
+        if not isinstance(runner.get_loop(), asyncio.SelectorEventLoop):
+            assert runner.run(sizes_after(20_480)) == {0}  # uvloop has one buffer for all
+            return
+        assert runner.run(sizes_after(20_480)) == {connector.SMALL_READ}
+        assert connector.LARGE_READ in runner.run(sizes_after(4_000_000))
