@@ -85,7 +85,9 @@ class Engine:
             self.http, self.threads, settings, on_event, before=None if before is None else before.exchange, pacing=pacing
         )
         self.watcher: Watcher = self._make_watcher()
-        self.downloads: Downloads = Downloads(self.http, self.threads, self.exchange, self.read_status, fetched=self._note_saved)
+        self.downloads: Downloads = Downloads(
+            self.http, self.threads, self.exchange, self.read_status, fetched=partial(self.note, state="saved")
+        )
         self._work: dict[asyncio.Task[Any], Trail] = {}
         self._adopted: dict[asyncio.Task[Any], bool] = {}
         self._models: tuple[Model, ...] | None = None
@@ -180,6 +182,7 @@ class Engine:
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         trail = self._work.pop(task)
+        trail.ended.come()
         error = trail.lost if task.cancelled() else task.exception()
         if trail.told_unknown:
             self.exchange.note_unknown(trail)
@@ -257,9 +260,6 @@ class Engine:
         """Tell the journal what became of a job."""
         if self.journal is not None:
             self.journal.note(request_id, state)
-
-    def _note_saved(self, request_id: str) -> None:
-        self.note(request_id, "saved")
 
     def _settle(self, task: asyncio.Task[Any], error: BaseException | None) -> None:
         job = self._adopted.pop(task)

@@ -21,8 +21,8 @@ class Counts:
     bytes_received: int = 0
     downloads: int = 0
 
-    def begin(self, call: WireCall, attempt: int) -> None:
-        """Count a request that was sent, or may have been."""
+    def add(self, call: WireCall, attempt: int, status: int | None, bytes_sent: int, bytes_received: int) -> None:
+        """Count a request that was sent, or may have been, and what became of it."""
         self.requests += 1
         if call.lane == STATUS_LANE:
             self.status_reads += 1
@@ -31,10 +31,16 @@ class Counts:
             self.submits += call.billed
         if attempt > 1:
             self.retries += 1
+        self.bytes_sent += bytes_sent
+        self._add_answer(status, bytes_received)
 
-    def end(self, status: int | None, bytes_sent: int, bytes_received: int) -> None:
-        """Count what became of it; ``status`` is None where no whole answer came."""
+    def add_download(self, status: int | None, bytes_received: int) -> None:
+        """Count a request for a file that was sent, or may have been, and what became of it."""
+        self.downloads += 1
+        self._add_answer(status, bytes_received)
+
+    def _add_answer(self, status: int | None, bytes_received: int) -> None:
+        """Count what came; ``status`` is None where no whole answer did."""
         if status == 429:  # noqa: PLR2004  Too Many Requests
             self.rate_limited += 1
-        self.bytes_sent += bytes_sent
         self.bytes_received += bytes_received

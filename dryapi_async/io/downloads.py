@@ -188,11 +188,10 @@ class Downloads:
     ) -> None:
         """Count one request for a file, and tell it: once, and only if it began."""
         received, began = transfer.received, transfer.began_at
-        transfer.received, transfer.began_at = 0, None
         if began is None:
             return
-        self._exchange.counts.downloads += 1
-        self._exchange.counts.end(None if response is None else response.status, 0, received)
+        transfer.received, transfer.began_at = 0, None
+        self._exchange.counts.add_download(None if response is None else response.status, received)
         if self._exchange.tells:
             answered = failure is None and response is not None and (whole or response.status not in _FILE)
             self._exchange.tell(
@@ -284,10 +283,11 @@ class Downloads:
         start, total = _read_range(response.headers.get("Content-Range", "")) if resumed else (0, whole)
         if resumed and (coding or start != position or not position):
             raise DownloadError(f"The storage host gave another part of job {job}'s file than asked for. Save it again.")
-        same = transfer.validator is not None and validator in ({None, transfer.validator} if resumed else {transfer.validator})
-        other_length = None not in {total, transfer.total} and total != transfer.total
-        if position and (not same or other_length):
-            raise DownloadError(f"The result of job {job} changed while it was fetched. Save it again.")
+        if position:
+            same = transfer.validator is not None and validator in ({None, transfer.validator} if resumed else {transfer.validator})
+            other_length = None not in {total, transfer.total} and total != transfer.total
+            if not same or other_length:
+                raise DownloadError(f"The result of job {job} changed while it was fetched. Save it again.")
         if transfer.most is not None and total is not None and total > transfer.most:
             raise _too_long(job, total, transfer.most)
         transfer.validator, transfer.content_type, transfer.coding = validator or transfer.validator, response.content_type, coding

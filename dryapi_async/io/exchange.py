@@ -226,7 +226,7 @@ class Exchange:
         """Wait for the turn, send once, and note that it is on its way while it is; an answer that says yes teaches the lane."""
         trail.attempt += 1
         trail.waits_for = f"its turn in lane {call.lane}"
-        async with Passage(self.pacing, call.lane, slot=call.billed, request=call.name, deadline=deadline, tell=self.tell) as passage:
+        async with Passage(self.pacing, call, deadline=deadline, tell=self.tell) as passage:
             if deadline < inf and self._now() >= deadline:
                 raise RequestTimeoutError(f"{call.name}: the time given was over before it could be sent. Nothing was sent.")
             body = self._text_body(call) if upload is None else await self._open_form(call, upload, trail)
@@ -262,8 +262,7 @@ class Exchange:
         """Count a request that ended, and tell it; without an outcome it was cut off here."""
         status, received = (outcome.status, len(outcome.content)) if isinstance(outcome, Answer) else (None, 0)
         sent = 0 if body is None else body.bytes_sent
-        self.counts.begin(call, trail.attempt)
-        self.counts.end(status, sent, received)
+        self.counts.add(call, trail.attempt, status, sent, received)
         if self._on_event is None:
             return
         error = outcome.cause if isinstance(outcome, Broken) else "CancelledError" if outcome is None else None

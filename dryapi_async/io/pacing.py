@@ -20,6 +20,7 @@ from dryapi_async.protocol.endpoint import STATUS_LANE
 from dryapi_async.protocol.lanes import DayWindow, Lane, LimitKind, Window, make_lane
 from dryapi_async.protocol.replies import next_midnight
 from dryapi_async.protocol.retry import MINUTE_WINDOW, spread
+from dryapi_async.protocol.wire import WireCall
 from dryapi_async.shared import SharedRate
 
 if TYPE_CHECKING:
@@ -263,28 +264,20 @@ def _turn(waiter: Waiter) -> int:
 class Passage:
     """One attempt's way to the wire: its lane first, then a slot where it is a transfer. Leaving it gives back what it holds."""
 
-    def __init__(
-        self,
-        pacing: Pacing,
-        lane: str,
-        *,
-        slot: bool,
-        request: str,
-        deadline: float,
-        tell: Callable[[Event], None] | None = None,
-    ) -> None:
+    _holds_place = False
+    _holds_slot = False
+    _grant: "Grant | None" = None
+    may_count: bool = False
+    """Whether the service may have counted the request: then its place is held for the window."""
+
+    def __init__(self, pacing: Pacing, call: WireCall, *, deadline: float, tell: Callable[[Event], None] | None = None) -> None:
         """Hold nothing yet; ``tell`` hears of waits, in place of the lanes' first client."""
         self._pacing = pacing
         self._tell = tell
-        self._lane = lane
-        self._slot = slot
-        self._request = request
+        self._call = call
+        self._lane = call.lane
+        self._slot = call.billed
         self._deadline = deadline
-        self._holds_place = False
-        self._holds_slot = False
-        self._grant: Grant | None = None
-        self.may_count: bool = False
-        """Whether the service may have counted the request: then its place is held for the window."""
 
     async def __aenter__(self) -> Self:
         pacing = self._pacing
@@ -303,7 +296,7 @@ class Passage:
             if not isinstance(error, TimeoutError) or isinstance(error, RequestTimeoutError):
                 raise
             raise RequestTimeoutError(
-                f"{self._request}: the time given was over while it waited for its turn in lane {self._lane}. Nothing was sent; "
+                f"{self._call.name}: the time given was over while it waited for its turn in lane {self._lane}. Nothing was sent; "
                 "give a longer timeout."
             ) from None
         return self
@@ -326,7 +319,7 @@ class Passage:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            held = await self._pacing.enter(self._lane, self._request, number, tell=self._tell)
+            held = await self._pacing.enter(self._lane, self._call.name, number, tell=self._tell)
             self._holds_place = True
             if held:
                 await asyncio.sleep(spread(held, random.random()))  # noqa: S311  jitter, no secret
@@ -339,7 +332,7 @@ class Passage:
         shared = self._pacing.shared
         rates = () if shared is None else self._pacing.shared_rates(self._lane)
         if shared is not None and rates:
-            self._grant = await shared.enter(self._lane, rates, deadline=deadline, request=self._request, tell=self._tell)
+            self._grant = await shared.enter(self._lane, rates, deadline=deadline, request=self._call.name, tell=self._tell)
 
     async def _try_again(self) -> bool:
         """Take a place once more, now or not at all: a slot is held meanwhile."""

@@ -20,6 +20,7 @@ from dryapi_async.protocol.wire import ALWAYS, FILE_KIND, WIRE_NAME
 R_co = TypeVar("R_co", covariant=True)
 MOST_INT: Final = 2**64 - 1
 """No service's number is longer, and one of thousands of digits can't even be spelled."""
+LEAST_INT: Final = -MOST_INT
 
 
 @frozen(kw_only=True)
@@ -128,7 +129,10 @@ def _check_fields(request: object) -> None:
     for name, default, exact, check in _checks(cls):
         value = getattr(request, name)
         # What most fields of most requests are is told at a glance: left alone, or a plain text or number.
-        if value is default or (type(value) is exact and _is_plain(value)):
+        if value is default:
+            continue
+        kind: type[Any] = type(value)
+        if kind is exact and (value.isascii() if kind is str else LEAST_INT <= value <= MOST_INT):
             continue
         accepts, wanted, is_file = check
         if not accepts(value):
@@ -143,14 +147,9 @@ def _check_fields(request: object) -> None:
                 raise InputError(f"{cls.__name__}: {name} {problem}.")
 
 
-def _is_plain(value: object) -> bool:
-    """Say whether there is nothing in a text or a whole number that `_find_unsendable` could find."""
-    return value.isascii() if isinstance(value, str) else isinstance(value, int) and -MOST_INT <= value <= MOST_INT
-
-
 def _find_unsendable(value: object) -> str | None:
     """Say why a text or a number of the right type can't be sent all the same."""
-    if isinstance(value, int) and not -MOST_INT <= value <= MOST_INT:
+    if isinstance(value, int) and not LEAST_INT <= value <= MOST_INT:
         return f"must be a number of at most 64 bits, not one of {value.bit_length()}"
     if isinstance(value, str) and not value.isascii():
         try:

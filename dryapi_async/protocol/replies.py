@@ -66,9 +66,11 @@ def read_request_id(body: object) -> str:
     """Read the id of a new job; numbers are taken as text."""
     inner = unwrap(body)
     found = inner.get("request_id") if is_object(inner) else None
-    if isinstance(found, bool) or not isinstance(found, str | int) or found == "":
+    if isinstance(found, int) and not isinstance(found, bool):
+        return str(found)
+    if not isinstance(found, str) or not found:
         raise ResponseError(f"The answer has no request_id; check base_url. It begins: {excerpt(body)}", excerpt=excerpt(body))
-    return str(found)
+    return found
 
 
 def read_money(body: object, *names: str) -> Decimal:

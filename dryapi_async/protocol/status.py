@@ -22,6 +22,10 @@ class JobState(StrEnum):
     ERROR = "error"
 
 
+# To look members up on their class costs more than all else that is done with them.
+_DONE: Final = JobState.DONE
+_ERROR: Final = JobState.ERROR
+
 _WORDS: Final = {
     "pending": JobState.PENDING,
     "queued": JobState.PENDING,
@@ -67,7 +71,7 @@ class Update:
     @property
     def finished(self) -> bool:
         """Whether the job has ended, well or not."""
-        return self.state is JobState.DONE or self.state is JobState.ERROR
+        return self.state is _DONE or self.state is _ERROR
 
     def link(self, format: str | None = None) -> str | None:  # noqa: A002  the service's word
         """Find the link of one format; None is the one the service made."""
@@ -133,9 +137,8 @@ def read_update(body: object, *, source: UpdateSource = "read") -> Update:
 
 def unwrap(body: object) -> Any:
     """Take what is in ``data`` where that is an object or a list, else the whole."""
-    if is_object(body) and (is_object(body.get("data")) or is_list(body.get("data"))):
-        return body["data"]
-    return body
+    inner = body.get("data") if is_object(body) else None
+    return inner if is_object(inner) or is_list(inner) else body
 
 
 def read_text(value: object) -> str | None:
@@ -151,7 +154,7 @@ def excerpt(body: object, *, most: int = 200) -> str:
 
 
 def _read_progress(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    if value is None or isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return None
     try:
         number = float(value)

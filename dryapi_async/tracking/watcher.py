@@ -123,7 +123,7 @@ class Watcher:
         if known.source != "submit":
             entry.take(known)
         waiter = Waiter(entry, poll=poll, deadline=deadline)
-        entry.waiters.append(waiter)
+        entry.add(waiter)
         if entry.reading is None:
             self._plan_next(entry, now)
         self._end_hopeless(entry, now)
@@ -132,8 +132,7 @@ class Watcher:
     def leave(self, waiter: Waiter) -> None:
         """End a wait; with the last one the job is forgotten and a read that is out is cut."""
         entry = waiter.entry
-        if waiter in entry.waiters:
-            entry.waiters.remove(waiter)
+        entry.remove(waiter)
         if not entry.waiters and self._board.get(entry.request_id) is entry:
             del self._board[entry.request_id]
             entry.due = inf
@@ -160,7 +159,7 @@ class Watcher:
         self._push_up_since = now = self._loop.time()
         for entry in self._board.values():
             entry.owed = True
-            if entry.reading is None and entry.wants_reads:
+            if entry.reading is None and entry.readers:
                 self._plan(entry, now)
 
     def push_is_down(self) -> None:
@@ -170,7 +169,7 @@ class Watcher:
         self._push_up_since, now = inf, self._loop.time()
         for entry in self._board.values():
             entry.owed = False
-            if entry.reading is None and entry.wants_reads:
+            if entry.reading is None and entry.readers:
                 self._plan_next(entry, now)
             self._end_hopeless(entry, now)
 
@@ -205,7 +204,7 @@ class Watcher:
 
     def _due(self, entry: Entry, now: float) -> float:
         """Say when to read a job next."""
-        if not entry.wants_reads or entry.update.finished:
+        if not entry.readers or entry.update.finished:
             return inf
         if entry.owed:
             return now

@@ -11,6 +11,7 @@ import pytest
 from dryapi_async import Limits, Rate
 from dryapi_async.events import Event, RateLimited
 from dryapi_async.io.pacing import Pacing, Passage
+from dryapi_async.protocol.wire import encode
 from dryapi_async.simulator import Simulator
 
 from ..conftest import FOX, make_client, make_sim
@@ -35,7 +36,7 @@ async def test_p36_who_waits_in_a_lane_is_told_by_its_own_hook() -> None:
 
     async def send(hook: list[Event] | None) -> None:
         tell = None if hook is None else hook.append
-        async with Passage(pacing, "txt2img", slot=False, request="POST txt2img", deadline=math.inf, tell=tell) as passage:
+        async with Passage(pacing, encode(FOX), deadline=math.inf, tell=tell) as passage:
             passage.may_count = True
 
     await send(None)
