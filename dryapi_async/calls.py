@@ -126,7 +126,9 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
     async def _finish_by(self, deadline: float) -> T_co:
         """Send if nothing was sent, else wait for what was; the answer, or the error, is the same for all."""
         self._touched = True
-        work, engine = await self._join(deadline)
+        if self._work is not None:
+            await self._look_back(self._work)
+        work, engine = self._join(deadline)
         self._finishers += 1
         try:
             if not work.done():
@@ -147,16 +149,18 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
             if not self._finishers and not work.done():
                 self._leave(work, engine)
 
-    async def _join(self, deadline: float) -> tuple[asyncio.Task[T_co], Engine]:
-        """Find the task that sends, or start it."""
+    async def _look_back(self, work: asyncio.Task[T_co]) -> None:
+        """See what became of the task that was started before: it may be on its way to its end, or never get there."""
         if self._cutoff is not None:
             self._cutoff.cancel()
             self._cutoff = None
-        if self._work is not None:
-            self._leave_closed_loop(self._work)
-        if self._work is not None and self._work.cancelling() and not self._work.done():
+        self._leave_closed_loop(work)
+        if self._work is not None and work.cancelling() and not work.done():
             # It was given up before anything was sent; only its end tells for sure.
-            await asyncio.wait([self._work])
+            await asyncio.wait([work])
+
+    def _join(self, deadline: float) -> tuple[asyncio.Task[T_co], Engine]:
+        """Find the task that sends, or start it."""
         if self._trail.lost is not None:
             raise self._trail.lost
         engine = self._engine()

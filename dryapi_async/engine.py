@@ -243,6 +243,8 @@ class Engine:
         while self._made and now - next(iter(self._made.values())) > NOT_FOUND_GRACE:
             self._made.popitem(last=False)
         self._made[request_id] = now
+        if trail.journal is None:
+            return
         try:
             await trail.record("submitted", request_id=request_id)
         except asyncio.CancelledError:

@@ -131,8 +131,7 @@ def _check_fields(request: object) -> None:
         # What most fields of most requests are is told at a glance: left alone, or a plain text or number.
         if value is default:
             continue
-        kind: type[Any] = type(value)
-        if kind is exact and (value.isascii() if kind is str else LEAST_INT <= value <= MOST_INT):
+        if type(value) is exact and (value.isascii() if exact is str else LEAST_INT <= value <= MOST_INT):
             continue
         accepts, wanted, is_file = check
         if not accepts(value):
@@ -170,7 +169,7 @@ def _takes_several(hint: Any) -> bool:
     return get_origin(_without_none(hint)) is Sequence
 
 
-_Check = tuple[str, object, type | None, tuple[Accepts, str, bool]]
+_Check = tuple[str, object, Any, tuple[Accepts, str, bool]]
 """A field's name and default, and the type that is plain to see; then what it accepts, that in words, and whether it holds files."""
 _EXACT: Final = {str: str, int: int, bool: bool}
 
