@@ -5,7 +5,7 @@ from functools import partial
 from math import inf
 from typing import Any, Final
 
-from aiohttp import TCPConnector
+from aiohttp import ClientResponse, TCPConnector
 from aiohttp.abc import AbstractResolver
 from aiohttp.client_proto import ResponseHandler
 
@@ -39,11 +39,10 @@ class PatientHandler(ResponseHandler):
         if hasattr(reader, "max_size"):
             self._reader, reader.max_size = reader, SMALL_READ
 
-    def data_received(self, data: bytes) -> None:
-        """Take what came; where it filled its room, large files come this way, and are taken in large reads from then on."""
-        if len(data) >= SMALL_READ and self._reader is not None:
+    def expect_much(self) -> None:
+        """Take what comes in large reads from now on."""
+        if self._reader is not None:
             self._reader.max_size = LARGE_READ
-        super().data_received(data)
 
     def _reschedule_timeout(self) -> None:
         """Begin to wait anew: a request has left, or a piece of an answer has come."""
@@ -79,6 +78,14 @@ class PatientHandler(ResponseHandler):
             self._look_later.cancel()
             self._look_at, self._look_later = inf, None
         super().connection_lost(exc)
+
+
+def expect(response: ClientResponse, size: int | None) -> None:
+    """Make room for a file of some size, or of an unknown one, whose first bytes are here: large files come that way, and others will."""
+    if size is None or size > SMALL_READ:
+        handler = None if response.connection is None else response.connection.protocol
+        if isinstance(handler, PatientHandler):
+            handler.expect_much()
 
 
 class Connector(TCPConnector):

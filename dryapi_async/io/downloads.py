@@ -16,6 +16,7 @@ from yarl import URL
 
 from dryapi_async.errors import DownloadError, DryAPIError, LinkExpiredError
 from dryapi_async.events import Attempt, BytesReceived
+from dryapi_async.io.connector import expect
 from dryapi_async.io.exchange import Exchange
 from dryapi_async.io.guard import PrivateAddressError
 from dryapi_async.io.http import Http
@@ -165,6 +166,7 @@ class Downloads:
                     async with response:
                         if response.status in _FILE:
                             self._begin(transfer, response)
+                            expect(response, transfer.total)
                             with self._http.reading(response):
                                 async for piece in self._read(transfer, response):
                                     if rest := self._take(transfer, response, piece):

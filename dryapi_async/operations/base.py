@@ -128,7 +128,7 @@ def _check_fields(request: object) -> None:
     cls: Any = type(request)
     for name, default, exact, check in _checks(cls):
         value = getattr(request, name)
-        # What most fields of most requests are is told at a glance: left alone, or a plain text or number.
+        # What most fields of most requests are is told at a glance: left alone, or a plain text or number. NaN is in no range.
         if value is default:
             continue
         if type(value) is exact and (value.isascii() if exact is str else LEAST_INT <= value <= MOST_INT):
@@ -171,7 +171,7 @@ def _takes_several(hint: Any) -> bool:
 
 _Check = tuple[str, object, Any, tuple[Accepts, str, bool]]
 """A field's name and default, and the type that is plain to see; then what it accepts, that in words, and whether it holds files."""
-_EXACT: Final = {str: str, int: int, bool: bool}
+_EXACT: Final = {str: str, int: int, bool: bool, float: float}
 
 
 @cache
