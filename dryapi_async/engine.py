@@ -85,9 +85,8 @@ class Engine:
             self.http, self.threads, settings, on_event, before=None if before is None else before.exchange, pacing=pacing
         )
         self.watcher: Watcher = self._make_watcher()
-        self.downloads: Downloads = Downloads(
-            self.http, self.threads, self.exchange, self.read_status, fetched=partial(self.note, state="saved")
-        )
+        saved = partial(self.note, state="saved")
+        self.downloads: Downloads = Downloads(self.http, self.threads, self.exchange, self.read_status, fetched=saved)
         self._work: dict[asyncio.Task[Any], Trail] = {}
         self._adopted: dict[asyncio.Task[Any], bool] = {}
         self._models: tuple[Model, ...] | None = None
@@ -243,8 +242,6 @@ class Engine:
         while self._made and now - next(iter(self._made.values())) > NOT_FOUND_GRACE:
             self._made.popitem(last=False)
         self._made[request_id] = now
-        if trail.journal is None:
-            return
         try:
             await trail.record("submitted", request_id=request_id)
         except asyncio.CancelledError:
