@@ -43,7 +43,7 @@ def run(options: Options) -> Section:
 
 * The jobs of the throughput benchmark, {AT_ONCE} at once, in one process under `valgrind --tool=callgrind`: the count for {MANY} jobs less
   that for {FEW}, divided by the difference. Two counts of the same code differ by some 0.2 %, whatever else the machine does. What the
-  kernel does isn't counted; it is the same for all.
+  kernel does isn't counted.
 * {machine.today()}, `{options.command}`. {machine.describe()}.
 """,
     )
