@@ -15,7 +15,7 @@ from dryapi_async.engine import Engine, deadline_after
 from dryapi_async.errors import ClientClosedError, ConfigurationError, DryAPIError, InputError, RequestTimeoutError, show_value
 from dryapi_async.io.steps import UNHEARD
 from dryapi_async.io.trail import Trail, lose
-from dryapi_async.io.waits import Ending
+from dryapi_async.io.waits import until_done
 from dryapi_async.job import EngineSource, Job, check_poll
 from dryapi_async.operations.account import Model
 from dryapi_async.operations.base import InstantOperation, JobOperation, Operation
@@ -132,7 +132,7 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
         self._finishers += 1
         try:
             if not work.done():
-                await self._trail.ended.wait(deadline)
+                await until_done(work, deadline)
             if not work.done():
                 raise self._late()
             if work.cancelled():
@@ -167,10 +167,14 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
         if self._unless and engine.journal is None:
             raise ConfigurationError("once=True needs a journal, which knows what was submitted: give Client(journal='jobs.db').")
         if self._work is None or self._work.cancelled():
-            self._trail = trail = Trail()
-            trail.ended = Ending()
-            trail.patience, trail.resubmit, trail.journal = deadline, self._resubmit, engine.journal
-            trail.label, trail.unless, trail.covered = self._label, self._unless, self._covered
+            self._trail = Trail(
+                patience=deadline,
+                resubmit=self._resubmit,
+                label=self._label,
+                unless=self._unless,
+                covered=self._covered,
+                journal=engine.journal,
+            )
             if deadline <= engine.loop.time():
                 raise self._late()
             heard = engine.exchange.tells and self.operation.endpoint.kind in {"submit", "prompt"}

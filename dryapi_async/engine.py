@@ -181,7 +181,6 @@ class Engine:
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         trail = self._work.pop(task)
-        trail.ended.come()
         error = trail.lost if task.cancelled() else task.exception()
         if trail.told_unknown:
             self.exchange.note_unknown(trail)

@@ -61,12 +61,12 @@ class AddressGuard:
         That holds whoever looked the name up, so also for a user's own connector. Through a proxy the address is the proxy's,
         which the user chose; a connection without an address (a Unix socket) is the user's choice, too.
         """
-        guard, known = self, self.known
+        guard = self
 
         class GuardedRequest(aiohttp.ClientRequest):
             def send(self, conn: aiohttp.connector.Connection) -> Coroutine[Any, Any, aiohttp.ClientResponse]:  # pyright: ignore[reportIncompatibleMethodOverride]  what async def gives
                 host = self.url.host or ""
-                if host not in known and self.proxy is None and not guard.trusts(host) and conn.transport is not None:
+                if self.proxy is None and not guard.trusts(host) and conn.transport is not None:
                     peer: object = conn.transport.get_extra_info("peername")
                     if isinstance(peer, tuple):
                         guard.judge(host, str(cast("tuple[object, ...]", peer)[0]))

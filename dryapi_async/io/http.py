@@ -40,7 +40,7 @@ SHORTEST_KEY: Final = 12
 USER_AGENT: Final = f"dryapi-async/{__version__} aiohttp/{aiohttp.__version__}"
 
 
-@frozen(kw_only=True, slots=False)  # made for each request: without slots in half the time
+@frozen(kw_only=True)
 class Answer:
     """One whole answer; headers are found by their lower-case names."""
 

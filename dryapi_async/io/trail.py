@@ -5,9 +5,10 @@ import time
 from math import inf
 from typing import TYPE_CHECKING, Final
 
+from attrs import define, field
+
 from dryapi_async.errors import SubmissionUnknownError
 from dryapi_async.io.uploads import Body, FormBody
-from dryapi_async.io.waits import Ending
 from dryapi_async.protocol.digest import digest_request
 from dryapi_async.protocol.wire import WireCall, rename_key
 
@@ -22,47 +23,43 @@ def make_key() -> str:
     return secrets.token_hex(KEY_BYTES)
 
 
+@define
 class Trail:
     """How far one call has come: whether it is on its way, and since when."""
 
-    # Defaults stand on the class: a trail is made for each request, and most of it is never touched.
-    earlier: tuple[str, ...] = ()
-    """Keys of its attempts whose fate isn't known, after which it was sent again at the user's word."""
-    before: SubmissionUnknownError | None = None
-    """What is known of the last of these: whatever comes after it, only a job can make up for it."""
-    billed: bool = False
-    on_wire: bool = False
-    abandoned: bool = False
-    """Whether nobody waits any more: then it isn't sent again."""
-    told_unknown: bool = False
-    """Whether somebody was told that its fate is unknown: then a late answer is kept for ``client.settle``."""
-    call: WireCall | None = None
-    attempt: int = 0
-    started_at: float = 0.0
-    waits_for: str = "its turn"
-    """In words, for who runs out of patience before anything was sent."""
-    body: Body | None = None
-    lost: SubmissionUnknownError | None = None
-    """Why its fate is unknown, where it was cut off on its way."""
+    key: str = field(factory=make_key)
+    """Its key in the journal."""
     label: str = ""
     """What the user calls it in the journal."""
     unless: tuple[str, ...] = ()
     """States in which another call of the same label in the journal forbids this one."""
     covered: frozenset[str] | None = None
     """Keys of calls that the user agreed to pay for once more; None before they were looked up."""
-    resubmit: bool = False
-    """The user's word that it may be sent again although it may be paid for twice."""
+    earlier: tuple[str, ...] = ()
+    """Keys of its attempts whose fate isn't known, after which it was sent again at the user's word."""
+    before: SubmissionUnknownError | None = None
+    """What is known of the last of these: whatever comes after it, only a job can make up for it."""
     patience: float = inf
     """Loop time until which somebody waits for it."""
-    journal: "Journal | None" = None
-    ended: Ending
-    """The end of the task that makes the call, once there is one."""
+    resubmit: bool = False
+    """The user's word that it may be sent again although it may be paid for twice."""
+    journal: "Journal | None" = field(default=None, repr=False)
+    billed: bool = False
+    on_wire: bool = False
+    abandoned: bool = False
+    """Whether nobody waits any more: then it isn't sent again."""
+    told_unknown: bool = False
+    """Whether somebody was told that its fate is unknown: then a late answer is kept for ``client.settle``."""
+    call: WireCall | None = field(default=None, repr=False)
+    attempt: int = 0
+    started_at: float = 0.0
+    waits_for: str = "its turn"
+    """In words, for who runs out of patience before anything was sent."""
+    body: Body | None = field(default=None, repr=False)
+    lost: SubmissionUnknownError | None = None
+    """Why its fate is unknown, where it was cut off on its way."""
     _written: str = ""
-    _boundary: str = ""
-
-    def __init__(self, key: str | None = None) -> None:
-        """Begin at nothing; ``key`` is its key in the journal, by default a new one."""
-        self.key: str = make_key() if key is None else key
+    _boundary: str = field(default="", repr=False)
 
     @property
     def boundary(self) -> str:

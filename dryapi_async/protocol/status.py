@@ -22,10 +22,6 @@ class JobState(StrEnum):
     ERROR = "error"
 
 
-# To look members up on their class costs more than all else that is done with them.
-_DONE: Final = JobState.DONE
-_ERROR: Final = JobState.ERROR
-
 _WORDS: Final = {
     "pending": JobState.PENDING,
     "queued": JobState.PENDING,
@@ -71,7 +67,7 @@ class Update:
     @property
     def finished(self) -> bool:
         """Whether the job has ended, well or not."""
-        return self.state is _DONE or self.state is _ERROR
+        return self.state is JobState.DONE or self.state is JobState.ERROR
 
     def link(self, format: str | None = None) -> str | None:  # noqa: A002  the service's word
         """Find the link of one format; None is the one the service made."""

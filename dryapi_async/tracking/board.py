@@ -30,8 +30,6 @@ class Entry:
     update: Update = SUBMITTED
     version: int = 0
     waiters: "list[Waiter]" = field(factory=lambda: list[Waiter]())  # noqa: PLW0108  it is defined below
-    readers: int = 0
-    """How many of these want it read: with ``poll=False`` a waiter's news comes by webhook alone."""
     reads: int = 0
     failures: int = 0
     due: float = inf
@@ -60,16 +58,10 @@ class Entry:
         asked = [waiter.poll for waiter in self.waiters if waiter.poll is not None and waiter.poll is not False]
         return min(asked, default=None)
 
-    def add(self, waiter: "Waiter") -> None:
-        """Let a wait begin."""
-        self.waiters.append(waiter)
-        self.readers += waiter.poll is not False
-
-    def remove(self, waiter: "Waiter") -> None:
-        """End a wait, once."""
-        if waiter in self.waiters:
-            self.waiters.remove(waiter)
-            self.readers -= waiter.poll is not False
+    @property
+    def wants_reads(self) -> bool:
+        """Whether any waiter wants it read: with ``poll=False`` its news comes by webhook alone."""
+        return any(waiter.poll is not False for waiter in self.waiters)
 
     def take(self, update: Update) -> bool:
         """Fold news in, wake who waits, and say whether it was any."""

@@ -123,7 +123,7 @@ class Watcher:
         if known.source != "submit":
             entry.take(known)
         waiter = Waiter(entry, poll=poll, deadline=deadline)
-        entry.add(waiter)
+        entry.waiters.append(waiter)
         if entry.reading is None:
             self._plan_next(entry, now)
         self._end_hopeless(entry, now)
@@ -132,7 +132,8 @@ class Watcher:
     def leave(self, waiter: Waiter) -> None:
         """End a wait; with the last one the job is forgotten and a read that is out is cut."""
         entry = waiter.entry
-        entry.remove(waiter)
+        if waiter in entry.waiters:
+            entry.waiters.remove(waiter)
         if not entry.waiters and self._board.get(entry.request_id) is entry:
             del self._board[entry.request_id]
             entry.due = inf
@@ -159,7 +160,7 @@ class Watcher:
         self._push_up_since = now = self._loop.time()
         for entry in self._board.values():
             entry.owed = True
-            if entry.reading is None and entry.readers:
+            if entry.reading is None and entry.wants_reads:
                 self._plan(entry, now)
 
     def push_is_down(self) -> None:
@@ -169,7 +170,7 @@ class Watcher:
         self._push_up_since, now = inf, self._loop.time()
         for entry in self._board.values():
             entry.owed = False
-            if entry.reading is None and entry.readers:
+            if entry.reading is None and entry.wants_reads:
                 self._plan_next(entry, now)
             self._end_hopeless(entry, now)
 
@@ -204,7 +205,7 @@ class Watcher:
 
     def _due(self, entry: Entry, now: float) -> float:
         """Say when to read a job next."""
-        if not entry.readers or entry.update.finished:
+        if not entry.wants_reads or entry.update.finished:
             return inf
         if entry.owed:
             return now
