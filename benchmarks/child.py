@@ -1,4 +1,4 @@
-"""What runs in a child process: one task, told by a JSON object on standard input, its answer one on standard output."""
+"""What runs in a child process: one task, told by a line of JSON on standard input, its answer one on standard output, or many."""
 
 import asyncio
 import importlib
@@ -8,7 +8,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -110,7 +110,9 @@ def main() -> None:
     module, colon, name = sys.argv[1].partition(":")
     # Imported when asked for: a child that runs raw aiohttp must not carry this client.
     task = getattr(importlib.import_module(f"benchmarks.{module}"), name) if colon else TASKS[module]
-    print(json.dumps(task(**json.load(sys.stdin))))
+    answer: dict[str, Any] | Iterator[dict[str, Any]] = task(**json.loads(sys.stdin.readline()))
+    for one in answer if isinstance(answer, Iterator) else (answer,):
+        print(json.dumps(one), flush=True)
 
 
 if __name__ == "__main__":

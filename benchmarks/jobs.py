@@ -3,11 +3,13 @@
 import asyncio
 import gc
 import importlib
+import json
 import socket
 import ssl
 import sys
 import time
-from contextlib import closing
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from statistics import quantiles
 from typing import Any, Final
 
@@ -23,30 +25,55 @@ PIPELINED: Final = 20
 """Jobs whose requests the raw socket sends ahead of their answers."""
 
 
-def drive(  # noqa: PLR0913  each is a part of what is compared
-    *, subject: str, url: str, authority: str | None, jobs: int, at_once: int, loop: str, without: list[str]
-) -> dict[str, Any]:
-    """Bring jobs to their end with one subject: what it cost, and the latencies' 50th and 99th percentile, seconds.
+def drive(*, jobs: int, **subject: Any) -> dict[str, Any]:
+    """Bring jobs to their end with one subject, in one turn: what it cost, and the latencies' 50th and 99th percentile, seconds."""
+    with open_subject(**subject) as finish:
+        return sum_up([finish(jobs)])
+
+
+def take_turns(**subject: Any) -> Generator[dict[str, Any], None, None]:
+    """Say when one subject is ready, and then what each turn cost; a line of standard input is a turn's jobs."""
+    with open_subject(**subject) as finish:
+        yield {}
+        for line in sys.stdin:
+            yield finish(json.loads(line))
+
+
+@contextmanager
+def open_subject(
+    *, subject: str, url: str, authority: str | None, at_once: int, loop: str, without: list[str]
+) -> Generator[Callable[[int], dict[str, Any]], None, None]:
+    """Open a subject and warm it up: what is given brings so many jobs to their end, and says what that cost.
 
     ``loop`` is the package whose ``new_event_loop`` is used; ``without`` names packages that are taken as not installed.
     """
     for name in without:
         sys.modules[name] = None  # type: ignore[assignment]  # pyright: ignore[reportArgumentType]  this is how an import is made to fail
     with asyncio.Runner(loop_factory=importlib.import_module(loop).new_event_loop) as runner:
-        return runner.run(_drive(subject, url, authority, jobs, at_once))
+        opening = importlib.import_module(f"benchmarks.subjects.{subject}").open_jobs(url, at_once, trust(authority))
+        finish = runner.run(opening.__aenter__())
+        try:
+            runner.run(_finish_all(finish, WARM_UP * at_once, at_once, []))
+            gc.collect()
+            gc.freeze()  # for all alike: a full collection takes longer than all jobs at once
+            yield lambda jobs: runner.run(_take_turn(finish, jobs, at_once))
+        finally:
+            runner.run(opening.__aexit__(None, None, None))
 
 
-async def _drive(subject: str, url: str, authority: str | None, jobs: int, at_once: int) -> dict[str, Any]:
-    module = importlib.import_module(f"benchmarks.subjects.{subject}")
+async def _take_turn(finish: Finish, jobs: int, at_once: int) -> dict[str, Any]:
     latencies: list[float] = []
-    async with module.open_jobs(url, at_once, trust(authority)) as finish:
-        await _finish_all(finish, WARM_UP * at_once, at_once, [])
-        gc.collect()
-        gc.freeze()  # for all alike: a full collection takes longer than all jobs at once
-        reading = await measure(_finish_all(finish, jobs, at_once, latencies))
+    reading = await measure(_finish_all(finish, jobs, at_once, latencies))
     assert len(latencies) == jobs
-    cuts = quantiles(latencies, n=100)
-    return {**asdict(reading), "p50": cuts[49], "p99": cuts[98]}
+    return {**asdict(reading), "latencies": latencies}
+
+
+def sum_up(turns: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Make one reading of a subject's turns: times are sums, memory and stalls the worst, latencies those of all jobs."""
+    cuts = quantiles([latency for turn in turns for latency in turn["latencies"]], n=100)
+    sums = {name: sum(turn[name] for turn in turns) for name in ("seconds", "cpu_seconds")}
+    worst = {name: max(turn[name] for turn in turns) for name in ("rss_growth_bytes", "rss_peak_bytes", "stall_seconds")}
+    return {**sums, **worst, "p50": cuts[49], "p99": cuts[98]}
 
 
 async def _finish_all(finish: Finish, jobs: int, at_once: int, latencies: list[float]) -> None:

@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
+import tempfile
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -76,3 +78,44 @@ def run_child(task: str, *, patience: float = CHILD_SECONDS, **work: Any) -> Any
     if done.returncode:
         raise ChildError(f"{task} with {work} failed with exit status {done.returncode}:\n{done.stderr}")
     return json.loads(done.stdout)
+
+
+@contextmanager
+def start_child(task: str, *, patience: float = CHILD_SECONDS, **work: Any) -> Generator[Callable[[Any], Any], None, None]:
+    """Run a task of ``benchmarks.child`` that answers line by line in a process of its own: what is given asks it once more.
+
+    It has ``patience`` seconds for all of them.
+
+    Raises:
+        ChildError: It failed, or hung.
+    """
+    command = [sys.executable, "-m", "benchmarks.child", task]
+    with (
+        tempfile.TemporaryFile("w+") as said,
+        subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True) as process,
+    ):
+
+        def ask(question: Any) -> Any:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            with suppress(BrokenPipeError):  # it ended: the next line says so
+                process.stdin.write(f"{json.dumps(question)}\n")
+                process.stdin.flush()
+            line = process.stdout.readline()
+            if not line:
+                said.seek(0)
+                raise ChildError(f"{task} with {work} ended before it answered:\n{said.read()}")
+            return json.loads(line)
+
+        patient = threading.Timer(patience, process.kill)
+        patient.start()
+        try:
+            ask(work)
+            yield ask
+        finally:
+            # Its standard input ends with the block, and it with that; one that hangs is killed when patience is over.
+            assert process.stdin is not None
+            with suppress(BrokenPipeError):
+                process.stdin.close()
+            process.wait()
+            patient.cancel()

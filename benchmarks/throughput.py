@@ -2,7 +2,8 @@
 
 import importlib.util
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -13,9 +14,10 @@ from attrs import field, frozen
 from benchmarks import machine, meter, plots
 from benchmarks.answers import RESULT_BYTES
 from benchmarks.figures import Figure, Goal, goal_table, misses, spread, table
+from benchmarks.jobs import sum_up
 from benchmarks.options import Options
 from benchmarks.plots import Bar, Bars
-from benchmarks.processes import Server, run_child, start_server
+from benchmarks.processes import Server, run_child, start_child, start_server
 from benchmarks.report import Section
 
 PLOT: Final = "throughput.png"
@@ -37,12 +39,14 @@ class Load:
 
     jobs: int
     at_once: int
+    turns: int
+    """Everybody does a part of the jobs, then everybody the next: what else the machine does in the meantime falls on all alike."""
     rated: int
     """Jobs whose requests are sent to measure the server alone."""
 
 
-FULL: Final = Load(jobs=2_000, at_once=64, rated=4_000)
-SMOKE: Final = Load(jobs=60, at_once=8, rated=100)
+FULL: Final = Load(jobs=2_000, at_once=64, turns=8, rated=4_000)
+SMOKE: Final = Load(jobs=60, at_once=8, turns=2, rated=100)
 
 
 @frozen(kw_only=True)
@@ -151,28 +155,43 @@ def repeat(load: Load, subjects: Sequence[Subject], options: Options, *, tls: bo
         for _ in range(options.repetitions):
             taken.idle_stalls.append(run_child("idle", seconds=IDLE_SECONDS)["reading"]["stall_seconds"] * 1000)
             taken.rates.append(run_child("jobs:rate", url=server.url, authority=server.authority, jobs=load.rated)["jobs_per_second"])
-            for subject in subjects:
-                taken.readings[subject.name].append(_drive(subject, load, server))
+            for name, reading in take_turns(load, subjects, server).items():
+                taken.readings[name].append(reading)
     return taken
 
 
-def _drive(subject: Subject, load: Load, server: Server) -> dict[str, Any]:
-    got: dict[str, Any] = run_child(
-        "jobs:drive",
+def take_turns(load: Load, subjects: Sequence[Subject], server: Server) -> dict[str, dict[str, float]]:
+    """Run the subjects side by side, each in a process of its own, but only one at a time; give what each took for all its jobs."""
+    turns: dict[str, list[dict[str, Any]]] = {subject.name: [] for subject in subjects}
+    with ExitStack() as stack:
+        asked = {subject.name: stack.enter_context(_start(subject, load, server)) for subject in subjects}
+        for _ in range(load.turns):
+            for name, ask in asked.items():
+                turns[name].append(ask(load.jobs // load.turns))
+        # Each turn begins and ends with fewer at once than it has in its middle: latencies are of one that is long.
+        whole = {name: sum_up([ask(load.jobs)]) for name, ask in asked.items()}
+    return {name: _read(sum_up(took), whole[name], load) for name, took in turns.items()}
+
+
+def _start(subject: Subject, load: Load, server: Server) -> AbstractContextManager[Callable[[Any], Any]]:
+    return start_child(
+        "jobs:take_turns",
         subject=subject.module,
         url=server.url,
         authority=server.authority,
-        jobs=load.jobs,
         at_once=load.at_once,
         loop=subject.loop,
         without=subject.without,
     )
+
+
+def _read(turns: dict[str, float], whole: dict[str, float], load: Load) -> dict[str, float]:
     return {
-        "us": got["cpu_seconds"] / load.jobs * 1e6,
-        "speed": load.jobs / got["seconds"],
-        "spread": got["p99"] / got["p50"],
-        "stall": got["stall_seconds"] * 1000,
-        "rss": got["rss_peak_bytes"] / MIB,
+        "us": turns["cpu_seconds"] / load.jobs * 1e6,
+        "speed": load.jobs / turns["seconds"],
+        "spread": whole["p99"] / whole["p50"],
+        "stall": whole["stall_seconds"] * 1000,
+        "rss": whole["rss_peak_bytes"] / MIB,
     }
 
 
@@ -253,9 +272,10 @@ def _write(load: Load, options: Options, plain: Taken, tls: Taken | None, *, dra
     return f"""{load.jobs:,} jobs, {load.at_once} at once, over plain http on this machine: submit txt2img, one status read that says
 *done*, and the result ({kib} KiB) as bytes. *Ours* is `job = await client.call(Txt2Img(...))`, `image = await job.result(poll=0)`,
 `await image.read()` with `Limits.none()`, *raw aiohttp* one `ClientSession`, json, nothing checked but the status; both on asyncio's own
-loop. *With `speed`* is ours with uvloop and orjson. Each repetition runs in a process of its own, in turn, after a warm-up and
-`gc.freeze()`, for all alike. A figure is the median of {options.repetitions} repetitions (least to greatest); a ratio is taken within each
-repetition.
+loop. *With `speed`* is ours with uvloop and orjson. In each repetition everybody has a process of its own, warmed up and with
+`gc.freeze()`, for all alike. They go on in turn, one at a time: {load.turns} times {load.jobs // load.turns} jobs each, of which CPU and
+jobs/s are, and at last all jobs in one go, of which latencies, stalls and memory are. A figure is the median of {options.repetitions}
+repetitions (least to greatest); a ratio is taken within each repetition.
 
 {table(figures)}
 

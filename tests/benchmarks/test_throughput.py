@@ -7,11 +7,12 @@ import subprocess
 import sys
 
 import pytest
+from attrs import evolve
 
 from benchmarks import answers, jobs, report, throughput
 from benchmarks.options import Options
-from benchmarks.processes import ChildError, Server, run_child, start_server
-from benchmarks.throughput import OURS, OWN, PEERS, RAW, Subject, Taken
+from benchmarks.processes import ChildError, Server, run_child, start_child, start_server
+from benchmarks.throughput import OURS, OWN, PEERS, RAW, Load, Subject, Taken
 
 from ..conftest import REPOSITORY
 
@@ -59,6 +60,42 @@ def test_a_child_brings_jobs_to_their_end_over_tls(subject: str) -> None:
 def test_packages_can_be_taken_as_not_installed() -> None:
     with start_server() as server, pytest.raises(ChildError, match="import of aiohttp halted"):
         drive(server, "raw_aiohttp", authority=None, without=("aiohttp",))
+
+
+def test_a_child_takes_turns_and_says_what_each_cost() -> None:
+    with start_server() as server:
+        load = Load(jobs=12, at_once=4, turns=3, rated=1)
+        subjects = [RAW, evolve(OURS, name="once more")]
+        readings = throughput.take_turns(load, subjects, server)
+        assert set(readings) == {"raw aiohttp", "once more"}
+        assert all(reading["us"] > 0 and reading["speed"] > 0 and reading["spread"] >= 1 for reading in readings.values())
+        with throughput._start(RAW, load, server) as ask:
+            assert [len(ask(jobs)["latencies"]) for jobs in (5, 2)] == [5, 2]
+
+
+def test_a_child_that_ends_or_hangs_is_told() -> None:
+    with start_server() as server:
+        work = {"subject": "raw_aiohttp", "url": server.url, "authority": None, "at_once": 2, "loop": "asyncio"}
+        with pytest.raises(ChildError, match="import of aiohttp halted"), start_child("jobs:take_turns", **work, without=["aiohttp"]):
+            pass
+        with start_child("jobs:take_turns", **work, without=[]) as ask:
+            with pytest.raises(ChildError, match="TypeError"):
+                ask("no number")
+            with pytest.raises(ChildError, match="TypeError"):
+                ask(2)
+        with (
+            pytest.raises(ChildError, match="ended before it answered"),
+            start_child("jobs:take_turns", patience=0.001, **work, without=[]),
+        ):
+            pass
+
+
+def test_turns_are_summed_up() -> None:
+    turn = {"seconds": 1.0, "cpu_seconds": 0.5, "rss_growth_bytes": 3, "rss_peak_bytes": 30, "stall_seconds": 0.1}
+    turns = [{**turn, "latencies": [1.0] * 98}, {**turn, "rss_peak_bytes": 40, "stall_seconds": 0.01, "latencies": [5.0] * 2}]
+    summed = jobs.sum_up(turns)
+    assert (summed["seconds"], summed["cpu_seconds"], summed["rss_peak_bytes"], summed["stall_seconds"]) == (2.0, 1.0, 40, 0.1)
+    assert (summed["p50"], summed["p99"]) == (1.0, 5.0)
 
 
 @pytest.mark.parametrize("tls", [False, True])
