@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from copy import copy
+from functools import lru_cache
 from ssl import SSLContext
 from types import SimpleNamespace
 from typing import Final, Self
@@ -204,7 +205,9 @@ class Http:
         return content.replace(self._key, b"...") if self._key and self._key in content else content
 
     def _url(self, call: WireCall) -> URL:
-        url = URL(self._settings.base_url + call.path, encoded=True)
+        # A payment's path has no id in it: there are as many as operations.
+        address = self._settings.base_url + call.path
+        url = _prepare_url(address) if call.billed else URL(address, encoded=True)
         return url.with_query(call.query) if call.query else url
 
     def _break(self, call: WireCall, body: Body | None, status: int | None, error: Exception, *, began: bool = True) -> Broken:
@@ -348,6 +351,11 @@ class Reading:
 
     def __exit__(self, *_: object) -> None:
         self._all.discard(self._response)
+
+
+@lru_cache(maxsize=128)
+def _prepare_url(address: str) -> URL:
+    return URL(address, encoded=True)
 
 
 def _words_of(error: Exception) -> str:

@@ -10,7 +10,7 @@ async def until_done(work: asyncio.Future[Any], deadline: float) -> None:
 
     It is ``asyncio.shield`` inside ``asyncio.timeout_at`` at three fifths of their price, and every submit pays it.
     """
-    loop = asyncio.get_running_loop()
+    loop = work.get_loop()
     woken: asyncio.Future[None] = loop.create_future()
 
     def wake(_: object = None) -> None:

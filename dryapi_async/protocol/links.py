@@ -4,7 +4,7 @@ import re
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Final, Literal
-from urllib.parse import SplitResult, quote, urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from attrs import field, frozen
 
@@ -60,9 +60,9 @@ def check_link(url: str, rules: LinkRules) -> str:
     """
     url = url.strip(" ")
     try:
-        parts = urlsplit(url)
         encoded = _encode(url)
-        flaw, host = _judge_origin(parts.scheme, parts.netloc, rules)
+        before, slashes, rest = url.partition("//")
+        flaw, host = _judge_origin(before + slashes + _PATH.split(rest, maxsplit=1)[0], rules)
     except ValueError:
         flaw, host, encoded = "malformed", "", url
     if flaw is None:
@@ -77,22 +77,24 @@ def check_link(url: str, rules: LinkRules) -> str:
 
 
 _Flaw = Literal["malformed", "unencrypted", "private"]
+_PATH: Final = re.compile("[/?#]")
+"""What ends a host."""
 
 
 @lru_cache(maxsize=256)
-def _judge_origin(scheme: str, netloc: str, rules: LinkRules) -> tuple[_Flaw | None, str]:
+def _judge_origin(origin: str, rules: LinkRules) -> tuple[_Flaw | None, str]:
     """Say what is wrong with a link's origin, if anything is, and name its host. Thousands of links come from a few origins.
 
     Raises:
-        ValueError: Its port is none.
+        ValueError: It is malformed, or its port is none.
     """
-    parts = SplitResult(scheme, netloc, "", "", "")
+    parts = urlsplit(origin)
     host, _ = parts.hostname or "", parts.port
-    if scheme not in {"http", "https"} or not host or not _can_be_host(host, netloc):
+    if parts.scheme not in {"http", "https"} or not host or not _can_be_host(host, parts.netloc):
         return "malformed", host
     if rules.trusts(host):
         return None, host
-    if scheme == "http":
+    if parts.scheme == "http":
         return "unencrypted", host
     return "private" if is_private(host) else None, host
 
