@@ -36,6 +36,7 @@ _WORDS: Final = {
     "cancelled": JobState.ERROR,
     "canceled": JobState.ERROR,
 }
+_ENDED: Final = (JobState.DONE, JobState.ERROR)
 _RANK: Final = {JobState.PENDING: 0, JobState.PROCESSING: 1, JobState.ERROR: 2, JobState.DONE: 3}
 _KNOWN: Final = frozenset(
     {"status", "progress", "preview", "result_url", "results_alt_formats", "result", "error", "error_code", "error_message", "request_id"}
@@ -67,7 +68,7 @@ class Update:
     @property
     def finished(self) -> bool:
         """Whether the job has ended, well or not."""
-        return self.state is JobState.DONE or self.state is JobState.ERROR
+        return self.state in _ENDED
 
     def link(self, format: str | None = None) -> str | None:  # noqa: A002  the service's word
         """Find the link of one format; None is the one the service made."""
