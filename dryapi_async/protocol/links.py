@@ -61,8 +61,8 @@ def check_link(url: str, rules: LinkRules) -> str:
     url = url.strip(" ")
     try:
         encoded = _encode(url)
-        before, slashes, rest = url.partition("//")
-        flaw, host = _judge_origin(before + slashes + _PATH.split(rest, maxsplit=1)[0], rules)
+        origin = _ORIGIN.match(url)
+        flaw, host = _judge_origin(origin[0] if origin else "", rules)
     except ValueError:
         flaw, host, encoded = "malformed", "", url
     if flaw is None:
@@ -77,8 +77,8 @@ def check_link(url: str, rules: LinkRules) -> str:
 
 
 _Flaw = Literal["malformed", "unencrypted", "private"]
-_PATH: Final = re.compile("[/?#]")
-"""What ends a host."""
+_ORIGIN: Final = re.compile("[^/?#]*//[^/?#]*")
+"""Scheme and authority, as in RFC 3986's own expression (appendix B): all that is remembered of a link, for the rest gives access."""
 
 
 @lru_cache(maxsize=256)

@@ -1,5 +1,6 @@
 """P18, P35: which addresses may be asked for a result, and how they are shown: the rules as tables and properties."""
 
+import sys
 import time
 from urllib.parse import urlsplit
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from dryapi_async import ConfigurationError, DownloadError, Settings
-from dryapi_async.protocol.links import LinkRules, check_link, follow, is_private, mask
+from dryapi_async.protocol.links import LinkRules, _judge_origin, check_link, follow, is_private, mask
 
 pytestmark = pytest.mark.anyio
 PUBLIC = LinkRules(local=False, hosts=())
@@ -284,6 +285,25 @@ USER = SPACELESS.map(lambda text: text.translate({ord(one): "x" for one in "/?#"
 def test_p35_no_user_survives_whatever_stands_around(before: str, user: str, after: str) -> None:
     assert SECRET not in mask(f"{before}https://{user}{SECRET}@a.example/x {after}")
     assert SECRET not in mask(f"{before}https:\\/\\/{user}:{SECRET}@a.example\\/x {after}")
+
+
+@pytest.mark.parametrize("start", ["https:", "https:/", "x", "https:?a=//b/"])
+def test_p13_nothing_is_kept_of_a_link_that_is_none(start: str) -> None:
+    """What is judged is remembered by its origin: never a whole link, which may be long, and gives access."""
+    link = f"{start}{'s' * 5000}"
+    before = sys.getrefcount(link)
+    with pytest.raises(DownloadError):
+        check_link(link, PUBLIC)
+    assert sys.getrefcount(link) == before
+
+
+def test_links_of_one_origin_are_judged_once() -> None:
+    before = _judge_origin.cache_info().misses
+    for number in range(3):
+        check_link(f"https://once.example/{number}//a.png?next=https://b.example/{number}#//{number}", PUBLIC)
+        check_link(f"https://once.example?sig={number}", PUBLIC)
+        check_link(f"https://once.example#{number}", PUBLIC)
+    assert _judge_origin.cache_info().misses == before + 1
 
 
 def test_p35_long_texts_are_masked_in_linear_time() -> None:
