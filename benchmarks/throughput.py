@@ -274,8 +274,9 @@ def _write(load: Load, options: Options, plain: Taken, tls: Taken | None, *, dra
 `await image.read()` with `Limits.none()`, *raw aiohttp* one `ClientSession`, json, nothing checked but the status; both on asyncio's own
 loop. *With `speed`* is ours with uvloop and orjson. In each repetition everybody has a process of its own, warmed up and with
 `gc.freeze()`, for all alike. They go on in turn, one at a time: {load.turns} times {load.jobs // load.turns} jobs each, of which CPU and
-jobs/s are, and at last all jobs in one go, of which latencies, stalls and memory are. A figure is the median of {options.repetitions}
-repetitions (least to greatest); a ratio is taken within each repetition.
+jobs/s are, and at last all jobs in one go, of which latencies, stalls and memory are. A turn begins with {load.at_once} jobs that aren't
+counted: the others' turns take seconds, after which pools close their idle connections, ours after 4 s, aiohttp's own after 15 s. A
+figure is the median of {options.repetitions} repetitions (least to greatest); a ratio is taken within each repetition.
 
 {table(figures)}
 

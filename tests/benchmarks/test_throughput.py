@@ -128,6 +128,19 @@ async def test_each_job_is_done_once_and_so_many_at_once() -> None:
 
 
 @pytest.mark.anyio
+async def test_a_turn_opens_what_was_closed_meanwhile_before_it_measures() -> None:
+    opened: list[int] = []
+
+    async def finish(number: int) -> int:
+        opened.append(number)
+        return answers.RESULT_BYTES
+
+    turn = await jobs._take_turn(finish, 20, 4)
+    assert opened == [*range(4), *range(20)]
+    assert len(turn["latencies"]) == 20
+
+
+@pytest.mark.anyio
 async def test_a_result_of_another_length_is_told() -> None:
     async def finish(number: int) -> int:
         return answers.RESULT_BYTES - (number == 3)
