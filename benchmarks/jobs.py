@@ -21,6 +21,8 @@ from benchmarks.subjects import Finish
 
 WARM_UP: Final = 4
 """Jobs for each of those at once, before anything is measured: connections are open then, and what is prepared once is prepared."""
+PIECE: Final = 6_000
+"""Steps of a piece of equal work: about half a millisecond, as a job takes."""
 PIPELINED: Final = 20
 """Jobs whose requests the raw socket sends ahead of their answers."""
 
@@ -92,6 +94,16 @@ async def _finish_all(finish: Finish, jobs: int, at_once: int, latencies: list[f
     async with asyncio.TaskGroup() as group:
         for _ in range(at_once):
             group.create_task(work())
+
+
+def steadiness(*, jobs: int, at_once: int) -> dict[str, float]:
+    """Do pieces of equal work, so many jobs' at once in turn, without any waiting: their latencies' p99 / p50 is the processor's own."""
+    ends = [time.perf_counter()]
+    for _ in range(at_once + jobs):
+        sum(step * step for step in range(PIECE))
+        ends.append(time.perf_counter())
+    cuts = quantiles((end - begin for begin, end in zip(ends, ends[at_once:], strict=False)), n=100)
+    return {"spread": cuts[98] / cuts[49]}
 
 
 def trust(authority: str | None) -> ssl.SSLContext | None:

@@ -116,6 +116,8 @@ class Taken:
     """Jobs a second of the server alone."""
     idle_stalls: list[float] = field(factory=list[float])
     """Milliseconds that a loop which does nothing was stalled: the machine's own part."""
+    steadiness: list[float] = field(factory=list[float])
+    """p99 / p50 of pieces of equal work: the processor's own part."""
 
     def values(self, subject: Subject, key: str, factor: float = 1.0) -> tuple[float, ...]:
         """Give one value of each repetition."""
@@ -154,6 +156,7 @@ def repeat(load: Load, subjects: Sequence[Subject], options: Options, *, tls: bo
         taken = Taken(server=server, readings={subject.name: [] for subject in subjects})
         for _ in range(options.repetitions):
             taken.idle_stalls.append(run_child("idle", seconds=IDLE_SECONDS)["reading"]["stall_seconds"] * 1000)
+            taken.steadiness.append(run_child("jobs:steadiness", jobs=load.jobs, at_once=load.at_once)["spread"])
             taken.rates.append(run_child("jobs:rate", url=server.url, authority=server.authority, jobs=load.rated)["jobs_per_second"])
             for name, reading in take_turns(load, subjects, server).items():
                 taken.readings[name].append(reading)
@@ -295,6 +298,8 @@ Everybody, over plain http:
   Latency: from before the submit to the result's last byte.
 * Stall: how late a task is woken that sleeps {meter.TICK_SECONDS * 1000:g} ms again and again in the client's loop, the worst of the run.
   {_write_idle(plain.idle_stalls)}
+* p99 / p50: {load.jobs:,} pieces of equal work, {load.at_once} at once, without any waiting, have {spread(plain.steadiness, 2)} on this
+  processor in the same run, by who else is on it. The same moves the ratios of one repetition.
 * Pinning: {machine.describe_pinning()}.
 {_write_servers(plain, tls)}
 {_write_settings()}

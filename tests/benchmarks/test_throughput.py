@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import itertools
 import json
 import subprocess
 import sys
@@ -138,6 +139,13 @@ async def test_a_turn_opens_what_was_closed_meanwhile_before_it_measures() -> No
     turn = await jobs._take_turn(finish, 20, 4)
     assert opened == [*range(4), *range(20)]
     assert len(turn["latencies"]) == 20
+
+
+@pytest.mark.parametrize(("slow", "spread"), [(0, 1.0), (20, 1.5), (200, 1.0)])
+def test_a_processor_that_is_slow_for_a_while_shows_in_its_steadiness(monkeypatch: pytest.MonkeyPatch, slow: int, spread: float) -> None:
+    clock = itertools.accumulate([0.0, *([1.0] * (204 - slow)), *([1.5] * slow)])
+    monkeypatch.setattr(jobs.time, "perf_counter", lambda: next(clock))
+    assert jobs.steadiness(jobs=200, at_once=4)["spread"] == pytest.approx(spread)
 
 
 @pytest.mark.anyio
