@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from benchmarks import batch, download, imports, in_flight, instructions, long_run, report, throughput, upload, watch
+from benchmarks import batch, download, imports, instructions, long_run, memory, report, throughput, upload, watch
 from benchmarks.options import Options
 from benchmarks.processes import ChildError
 from benchmarks.report import Section
@@ -15,7 +15,7 @@ from benchmarks.report import Section
 BENCHMARKS: Final[dict[str, Callable[[Options], Section]]] = {
     "throughput": throughput.run,
     "upload": upload.run,
-    "in-flight": in_flight.run,
+    "memory": memory.run,
     "watch": watch.run,
     "batch": batch.run,
     "download": download.run,

@@ -30,7 +30,7 @@ def anyio_backend() -> str:
     ("name", "said"),
     [
         ("upload", "the SHA-256 of each of 8 files that the server got is the file's on disk"),
-        ("in-flight", "It works: 200 jobs"),
+        ("memory", "It works: 200 jobs"),
         ("download", "It works over plain http: 8 downloads of 1 MiB to disk, 4 at once, each whole."),
         ("import", "It works: bare Python "),
         ("instructions", "Not counted: it needs valgrind, and minutes."),

@@ -50,12 +50,12 @@ def run(options: Options) -> Section:
     load = SMOKE if options.smoke else FULL
     with start_service(duration=100_000.0) as service:
         standing = run_child(
-            "in_flight:stand", url=service.url, key=service.key, client_id=service.client_id, jobs=load.pushed, seconds=load.seconds
+            "memory:stand", url=service.url, key=service.key, client_id=service.client_id, jobs=load.pushed, seconds=load.seconds
         )
-    bare = run_child("in_flight:join", jobs=load.joined, tasks=False)["bytes"] / load.joined / 1024
-    tasked = run_child("in_flight:join", jobs=load.joined, tasks=True)["bytes"] / load.joined / 1024
+    bare = run_child("memory:join", jobs=load.joined, tasks=False)["bytes"] / load.joined / 1024
+    tasked = run_child("memory:join", jobs=load.joined, tasks=True)["bytes"] / load.joined / 1024
     if options.smoke:
-        return Section(name="in flight", text=f"It works: {load.pushed} jobs, {standing['reads']} reads in {load.seconds:g} s.\n")
+        return Section(name="memory", text=f"It works: {load.pushed} jobs, {standing['reads']} reads in {load.seconds:g} s.\n")
     percent = 100 * standing["cpu_seconds"] / load.seconds
     rows = [
         (
@@ -70,7 +70,7 @@ def run(options: Options) -> Section:
     ]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     return Section(
-        name="in flight",
+        name="memory",
         text=f"""| figure | ours | goals |\n|---|---|---|\n{table}
 
 * The service is the simulator in a process of its own, with its websocket; the client has Premium's limits for reads. CPU is user and
