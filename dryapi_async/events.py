@@ -59,6 +59,7 @@ class Attempt:
     number: int
     """1 for the first."""
     seconds: float
+    """Until its answer was read, or it broke; a wait for a free connection of the pool is in it."""
     status: int | None = None
     error: str | None = None
     host: str = ""
