@@ -11,6 +11,7 @@ from attrs import field, frozen
 
 from dryapi_async.errors import ConfigurationError, show_value
 from dryapi_async.shared import SharedState, read_shared
+from dryapi_async.values import Value
 
 DRYAPI_URL: Final = "https://api.dryapi.dev"
 """The dryAPI host, the default."""
@@ -42,8 +43,8 @@ def _check_count(name: str, count: int, *, least: int = 1) -> None:
         raise ConfigurationError(f"{name} must be a whole number of at least {least}, not {show_value(count)}.")
 
 
-@frozen(kw_only=True)
-class Timeouts:
+@frozen(kw_only=True, eq=False, repr=False)
+class Timeouts(Value):
     """How long each part of a request may take, in seconds; None is for ever."""
 
     connect: float | None = 10.0
@@ -67,8 +68,8 @@ class Timeouts:
         _check_seconds("Timeouts.orphan", self.orphan, zero=True)
 
 
-@frozen(kw_only=True)
-class Retry:
+@frozen(kw_only=True, eq=False, repr=False)
+class Retry(Value):
     """What may be sent again, and how often. A submit is repeated only where the service can't have accepted it."""
 
     attempts: int = 4
@@ -101,8 +102,8 @@ def _read_statuses(given: object) -> frozenset[int]:
     return frozenset(statuses)
 
 
-@frozen
-class Rate:
+@frozen(eq=False, repr=False)
+class Rate(Value):
     """So many requests in so many seconds."""
 
     limit: int
@@ -120,8 +121,8 @@ DAY_SECONDS: Final = 86_400.0
 """A day's limit starts anew at midnight UTC, not so long after a request."""
 
 
-@frozen(kw_only=True)
-class Limits:
+@frozen(kw_only=True, eq=False, repr=False)
+class Limits(Value):
     """How many requests a lane may send. A lane is what the service counts together: a slug, ``whisper``, ``prices``, ``status``.
 
     ``default`` holds for lanes that aren't named, None is no limit; ``lanes`` holds one or several rates for each named lane; ``pot`` is
@@ -316,8 +317,8 @@ def _read_hosts(given: object) -> tuple[str, ...]:
     return tuple(host.lower() for host in cast("tuple[str, ...]", hosts))
 
 
-@frozen(kw_only=True)
-class Settings:
+@frozen(kw_only=True, eq=False, repr=False)
+class Settings(Value):
     """Everything a client is told that is plain data; the key is in no repr."""
 
     api_key: str = field(repr=False)

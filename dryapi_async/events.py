@@ -11,6 +11,7 @@ from typing import Literal
 from attrs import frozen
 
 from dryapi_async.errors import ConfigurationError
+from dryapi_async.values import Value
 
 Step = Literal["call", "submit", "wait", "download"]
 """A part of the work whose beginning and end are told.
@@ -20,8 +21,8 @@ all its attempts; ``wait`` is one waiting for one job; ``download`` fetches one 
 """
 
 
-@frozen(kw_only=True)
-class StepStarted:
+@frozen(kw_only=True, eq=False, repr=False)
+class StepStarted(Value):
     """A step begins. It is told in the context (``contextvars``) of whoever asked for it."""
 
     step: Step
@@ -33,8 +34,8 @@ class StepStarted:
     """The job's id, where there is one yet."""
 
 
-@frozen(kw_only=True)
-class StepEnded:
+@frozen(kw_only=True, eq=False, repr=False)
+class StepEnded(Value):
     """A step ended. That of a ``call`` or a ``submit`` is told in the same context as its beginning."""
 
     step: Step
@@ -47,8 +48,8 @@ class StepEnded:
     failure ends well: the failure is its news."""
 
 
-@frozen(kw_only=True)
-class Attempt:
+@frozen(kw_only=True, eq=False, repr=False)
+class Attempt(Value):
     """One HTTP request ended. ``status`` is None where no whole answer came; ``error`` then says why.
 
     What an answer says is told by its call's end.
@@ -72,8 +73,8 @@ class Attempt:
     """The job's id, of a file's request."""
 
 
-@frozen(kw_only=True)
-class RateLimited:
+@frozen(kw_only=True, eq=False, repr=False)
+class RateLimited(Value):
     """A request waits for its lane."""
 
     lane: str
@@ -81,24 +82,24 @@ class RateLimited:
     """How long, as far as is known when it begins to wait."""
 
 
-@frozen(kw_only=True)
-class SubmissionUnknown:
+@frozen(kw_only=True, eq=False, repr=False)
+class SubmissionUnknown(Value):
     """A submit's answer was lost: it may have been billed. Told once for each; only ``resubmit=True`` sends another after it."""
 
     request: str
     attempts: int
 
 
-@frozen(kw_only=True)
-class Polled:
+@frozen(kw_only=True, eq=False, repr=False)
+class Polled(Value):
     """One status read of a job that is waited for ended. ``state`` is None where it failed."""
 
     request_id: str
     state: str | None
 
 
-@frozen(kw_only=True)
-class StateChanged:
+@frozen(kw_only=True, eq=False, repr=False)
+class StateChanged(Value):
     """A job that is waited for moved on, by whatever source said so first."""
 
     request_id: str
@@ -106,8 +107,8 @@ class StateChanged:
     progress: float | None
 
 
-@frozen(kw_only=True)
-class BytesSent:
+@frozen(kw_only=True, eq=False, repr=False)
+class BytesSent(Value):
     """A piece of an upload was handed to the socket."""
 
     request: str
@@ -115,8 +116,8 @@ class BytesSent:
     bytes_total: int
 
 
-@frozen(kw_only=True)
-class BytesReceived:
+@frozen(kw_only=True, eq=False, repr=False)
+class BytesReceived(Value):
     """A piece of a result came. ``bytes_total`` is None where the storage host doesn't say."""
 
     request_id: str

@@ -8,14 +8,15 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "dryapi_async"
 
-GROUND = {"errors", "config", "events", "version", "shared"}
+GROUND = {"errors", "values", "config", "events", "version", "shared"}
 ROOMS: dict[str, set[str]] = {
     # room: what it may import of ours, beside itself
     "version": set(),
     "errors": set(),
-    "events": {"errors"},
-    "shared": {"errors"},
-    "config": {"errors", "shared"},
+    "values": set(),
+    "events": {"errors", "values"},
+    "shared": {"errors", "values"},
+    "config": {"errors", "values", "shared"},
     "protocol": GROUND,
     "operations": GROUND | {"protocol"},
     "io": GROUND | {"protocol"},

@@ -6,7 +6,7 @@ from dryapi_async.protocol.endpoint import STATUS_LANE
 from dryapi_async.protocol.wire import WireCall
 
 
-@define
+@define(eq=False, repr=False)
 class Counts:
     """Sums since the client was made, over its event loops. What each is stands at `dryapi_async.stats.Stats`."""
 

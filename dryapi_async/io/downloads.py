@@ -43,7 +43,7 @@ _EXPIRED: Final = frozenset({400, 401, 403, 404, 410})
 """What storage hosts answer to a signed link that is over: S3 says 403, others what they like."""
 
 
-@define
+@define(eq=False, repr=False)
 class Transfer:
     """How far one file has come."""
 

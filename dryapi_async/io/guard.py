@@ -9,6 +9,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from attrs import frozen
 
 from dryapi_async.protocol.links import LinkRules, is_private
+from dryapi_async.values import Value
 
 GO_AHEAD_SECONDS: Final = 1.0
 """An upload that asked first and got no answer is sent after so long: many servers and proxies don't know the question."""
@@ -35,8 +36,8 @@ class PrivateAddressError(aiohttp.ClientError):
         self.address: Final = address
 
 
-@frozen
-class AddressGuard:
+@frozen(eq=False, repr=False)
+class AddressGuard(Value):
     """Judges where a host's name leads to. ``known`` are hosts that the user chose: the API's and proxies'."""
 
     rules: LinkRules

@@ -32,6 +32,7 @@ from dryapi_async.io.proxies import Proxies
 from dryapi_async.io.uploads import Body
 from dryapi_async.protocol.links import LinkRules, mask
 from dryapi_async.protocol.wire import WireCall
+from dryapi_async.values import Value
 from dryapi_async.version import __version__
 
 MOST_ANSWER_BYTES: Final = 128 * 1024 * 1024
@@ -41,8 +42,8 @@ SHORTEST_KEY: Final = 12
 USER_AGENT: Final = f"dryapi-async/{__version__} aiohttp/{aiohttp.__version__}"
 
 
-@frozen(kw_only=True)
-class Answer:
+@frozen(kw_only=True, eq=False, repr=False)
+class Answer(Value):
     """One whole answer; headers are found by their lower-case names."""
 
     status: int
@@ -50,8 +51,8 @@ class Answer:
     content: bytes
 
 
-@frozen(kw_only=True)
-class Broken:
+@frozen(kw_only=True, eq=False, repr=False)
+class Broken(Value):
     """No usable answer. ``sent`` is whether a byte of the request may have left, ``phase`` where it broke, ``cause`` why, in words."""
 
     sent: bool

@@ -30,7 +30,7 @@ LONGEST_IDLE_GRANT: Final = 0.25
 """Seconds that a place in a lane is kept for who waits for a slot: after that it is given back, for others could use it."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Waiter:
     """One call in a lane's queue; its future is set when it may go, or has the reason why it never will."""
 
@@ -44,7 +44,7 @@ class Waiter:
     told: bool = False
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Queue:
     """A lane, and who waits for it in which order."""
 

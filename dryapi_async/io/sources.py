@@ -22,7 +22,7 @@ from dryapi_async.protocol.media import SNIFF_BYTES
 _CUT: Final = "The upload was cut off, and the service can't have taken it."
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class Looked:
     """What is known of a source once it is open."""
 
@@ -33,7 +33,7 @@ class Looked:
     """Its first bytes; empty where they can't be read twice."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class Before:
     """What the attempt before found: the next one sends the same or refuses."""
 

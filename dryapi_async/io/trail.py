@@ -23,7 +23,7 @@ def make_key() -> str:
     return secrets.token_hex(KEY_BYTES)
 
 
-@define
+@define(eq=False, repr=False)
 class Trail:
     """How far one call has come: whether it is on its way, and since when."""
 

@@ -13,10 +13,11 @@ from dryapi_async.protocol.replies import read_money
 from dryapi_async.protocol.status import Update, excerpt, read_text, read_update, unwrap
 from dryapi_async.protocol.untyped import is_list, is_object
 from dryapi_async.protocol.wire import WIRE_NAME
+from dryapi_async.values import Value
 
 
-@frozen(kw_only=True)
-class Balance:
+@frozen(kw_only=True, eq=False, repr=False)
+class Balance(Value):
     """What the account has, in US dollars, exact. A job needs about $0.49 at least."""
 
     amount: Decimal
@@ -30,8 +31,8 @@ def read_balance(body: object) -> Balance:
     return Balance(amount=amount, extra={key: value for key, value in inner.items() if key != "balance"} if is_object(inner) else {})
 
 
-@frozen(kw_only=True)
-class Model:
+@frozen(kw_only=True, eq=False, repr=False)
+class Model(Value):
     """One model that the account may use.
 
     ``slug`` is what a request's ``model`` takes, ``types`` the operations it serves, in the service's words. ``limits``, ``features`` and
@@ -55,8 +56,8 @@ class Model:
         return any(normalise_type(one) == wanted for one in self.types)
 
 
-@frozen(kw_only=True)
-class ModelPage:
+@frozen(kw_only=True, eq=False, repr=False)
+class ModelPage(Value):
     """One page of the models."""
 
     models: tuple[Model, ...]

@@ -16,6 +16,7 @@ from dryapi_async.protocol.files import check_source, describe
 from dryapi_async.protocol.status import Update
 from dryapi_async.protocol.untyped import is_sequence
 from dryapi_async.protocol.wire import ALWAYS, FILE_KIND, WIRE_NAME
+from dryapi_async.values import Value
 
 R_co = TypeVar("R_co", covariant=True)
 MOST_INT: Final = 2**64 - 1
@@ -23,8 +24,8 @@ MOST_INT: Final = 2**64 - 1
 LEAST_INT: Final = -MOST_INT
 
 
-@frozen(kw_only=True)
-class Lora:
+@frozen(kw_only=True, eq=False, repr=False)
+class Lora(Value):
     """A style weight on top of a model. The service's own advice: leave LoRAs out of first tries."""
 
     name: str
@@ -41,24 +42,12 @@ class Lora:
         _check_fields(self)
 
 
-class Operation(Generic[R_co]):
+class Operation(Value, Generic[R_co]):
     """A request as a value: hold it, log it, compare it, send it again. ``R_co`` is what finishing it gives."""
 
-    # Written once here, not made by attrs for each class (`eq=False, repr=False`): that took a tenth of the package's import.
     __slots__ = ()
 
     endpoint: ClassVar[Endpoint]
-
-    def __repr__(self) -> str:
-        cls: Any = type(self)
-        ways = [(one.name, one.repr if callable(one.repr) else repr) for one in attrs.fields(cls) if one.repr]
-        return f"{cls.__name__}({', '.join(f'{name}={way(getattr(self, name))}' for name, way in ways)})"
-
-    def __eq__(self, other: object) -> bool:
-        return _values(self) == _values(other) if type(other) is type(self) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash((type(self), _values(self)))
 
     def __attrs_post_init__(self) -> None:
         """Refuse wrong types and combinations before anything is sent.
@@ -108,11 +97,6 @@ class InstantOperation(Operation[R_co]):
 
     read_answer: ClassVar[Reader]
     """Reads the decoded answer; fractions come as Decimal."""
-
-
-def _values(request: object) -> tuple[Any, ...]:
-    cls: Any = type(request)
-    return tuple(getattr(request, one.name) for one in attrs.fields(cls) if one.eq)
 
 
 class Accepts(Protocol):

@@ -10,18 +10,19 @@ from dryapi_async.protocol.endpoint import Endpoint, prompt_tool
 from dryapi_async.protocol.files import Source
 from dryapi_async.protocol.status import excerpt, read_text, unwrap
 from dryapi_async.protocol.untyped import is_object
+from dryapi_async.values import Value
 
 
-@frozen(kw_only=True)
-class EnhancedPrompt:
+@frozen(kw_only=True, eq=False, repr=False)
+class EnhancedPrompt(Value):
     """A better prompt."""
 
     prompt: str
     negative_prompt: str | None = None
 
 
-@frozen(kw_only=True)
-class SamplePrompt:
+@frozen(kw_only=True, eq=False, repr=False)
+class SamplePrompt(Value):
     """A prompt to start from."""
 
     prompt: str

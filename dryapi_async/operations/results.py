@@ -14,6 +14,7 @@ from dryapi_async.protocol.links import Link
 from dryapi_async.protocol.media import ending_of
 from dryapi_async.protocol.status import Update, excerpt
 from dryapi_async.protocol.untyped import is_list
+from dryapi_async.values import Value
 
 
 class Door(Protocol):
@@ -64,8 +65,8 @@ class Result(Protocol):
         ...
 
 
-@frozen(kw_only=True)
-class MediaResult:
+@frozen(kw_only=True, eq=False, repr=False)
+class MediaResult(Value):
     """A result that is a file at the storage host, behind a signed link that lives about a day and is renewed by itself."""
 
     request_id: str
@@ -228,8 +229,8 @@ class Audio(MediaResult):
     default_ending: ClassVar[str] = ".mp3"
 
 
-@frozen(kw_only=True)
-class TextResult:
+@frozen(kw_only=True, eq=False, repr=False)
+class TextResult(Value):
     """A result that is a text, whether it came with the status or behind a link."""
 
     request_id: str
@@ -269,8 +270,8 @@ class Text(TextResult):
     __slots__ = ()
 
 
-@frozen(kw_only=True)
-class Embedding:
+@frozen(kw_only=True, eq=False, repr=False)
+class Embedding(Value):
     """Vectors, one for each input, in the inputs' order."""
 
     request_id: str

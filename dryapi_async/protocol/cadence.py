@@ -8,6 +8,7 @@ from typing import Final, Generic, Protocol, TypeVar
 from attrs import define, frozen
 
 from dryapi_async.protocol.lanes import DayWindow, Lane
+from dryapi_async.values import Value
 
 SHORTEST: Final = 0.5
 """Seconds: no job is read more often unless the user says so."""
@@ -43,8 +44,8 @@ POT_SHARE: Final = 0.6
 """The part of a shared pot that reads take at the most while submits wait: it sets how many jobs a minute are had, at what delay."""
 
 
-@frozen(kw_only=True)
-class Budget:
+@frozen(kw_only=True, eq=False, repr=False)
+class Budget(Value):
     """What a lane has for reads now: its tightest window, and its day where it has one."""
 
     limit: float = inf
@@ -117,7 +118,7 @@ def _jitter(chance: float) -> float:
     return 0.9 + 0.2 * chance
 
 
-@define
+@define(eq=False, repr=False)
 class Durations:
     """How long jobs of one kind take: a running mean of their ages at the end."""
 

@@ -4,6 +4,8 @@ from typing import Final, Literal
 
 from attrs import frozen
 
+from dryapi_async.values import Value
+
 CLIENT_PATH: Final = "/api/v1/client"
 """Where v1 serves its operations, below the base URL."""
 
@@ -18,8 +20,8 @@ FREE_LANE: Final = "free"
 """Balance and models: the limits page calls them unlimited."""
 
 
-@frozen(kw_only=True)
-class Price:
+@frozen(kw_only=True, eq=False, repr=False)
+class Price(Value):
     """How the price of an operation is asked: a projection of the same request.
 
     ``fields`` are those of the request that the price operation takes, or None for all but the ones about delivery. ``measures`` are
@@ -32,8 +34,8 @@ class Price:
     replaces: tuple[str, ...] = ()
 
 
-@frozen(kw_only=True)
-class Endpoint:
+@frozen(kw_only=True, eq=False, repr=False)
+class Endpoint(Value):
     """One row of the service's API. ``slug`` is the path after ``/client/``."""
 
     slug: str

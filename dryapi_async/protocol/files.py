@@ -7,6 +7,7 @@ from typing import IO, Final, Protocol, TypeGuard, runtime_checkable
 from attrs import field, frozen
 
 from dryapi_async.errors import InputError
+from dryapi_async.values import Value
 
 _ACCEPTED: Final = "a path, bytes, a binary file, or File(...)"
 
@@ -20,8 +21,8 @@ class PathLike(Protocol):
         ...
 
 
-@frozen
-class File:
+@frozen(eq=False, repr=False)
+class File(Value):
     """A source to upload with more said about it.
 
     Args:

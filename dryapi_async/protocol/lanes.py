@@ -21,7 +21,7 @@ _DAY_LIMIT: Final = "x-ratelimit-daily-limit"
 _DAY_REMAINING: Final = "x-ratelimit-daily-remaining"
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Window:
     """One limit: at most ``limit`` requests in any ``seconds``, however the service counts them.
 
@@ -71,7 +71,7 @@ class Window:
         return True
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class DayWindow(Window):
     """A day's limit: it starts anew at midnight UTC. ``midnight`` is the next one, on the same clock as ``now``."""
 

@@ -9,10 +9,11 @@ from urllib.parse import quote, urljoin, urlsplit
 from attrs import field, frozen
 
 from dryapi_async.errors import DownloadError, InputError
+from dryapi_async.values import Value
 
 
-@frozen(kw_only=True)
-class Link:
+@frozen(kw_only=True, eq=False, repr=False)
+class Link(Value):
     """One file of a result: its signed address, and what is needed to ask for a fresh one."""
 
     request_id: str

@@ -5,10 +5,11 @@ from collections.abc import Iterable
 from attrs import field, frozen
 
 from dryapi_async.protocol.wire import TextPart
+from dryapi_async.values import Value
 
 
-@frozen(kw_only=True)
-class SizedFile:
+@frozen(kw_only=True, eq=False, repr=False)
+class SizedFile(Value):
     """A file part whose name, type and size are known."""
 
     name: str
@@ -19,8 +20,8 @@ class SizedFile:
     """Its first bytes, as they were looked at; empty where they can't be read twice."""
 
 
-@frozen(kw_only=True)
-class Layout:
+@frozen(kw_only=True, eq=False, repr=False)
+class Layout(Value):
     """A form as it goes over the wire: ``heads[0]``, file 0, ``heads[1]``, file 1, ..., and the last head closes it."""
 
     content_type: str

@@ -5,6 +5,7 @@ from typing import Final
 from attrs import define, frozen
 
 from dryapi_async.config import Retry
+from dryapi_async.values import Value
 
 BACKOFF_BASE: Final = 0.25
 """Seconds: the first pause is drawn between 0 and this (full jitter), and doubles."""
@@ -16,8 +17,8 @@ TRANSIENT: Final = frozenset({408, 425, 500, 502, 503, 504, *range(520, 531)})
 """Statuses that say the service or its gateway is in trouble: a reading may be made again."""
 
 
-@frozen(kw_only=True)
-class Answered:
+@frozen(kw_only=True, eq=False, repr=False)
+class Answered(Value):
     """An answer's status came. ``retry_after`` and ``daily`` are only looked at for a 429."""
 
     status: int
@@ -25,32 +26,32 @@ class Answered:
     daily: bool = False
 
 
-@frozen(kw_only=True)
-class Broke:
+@frozen(kw_only=True, eq=False, repr=False)
+class Broke(Value):
     """No usable answer came. ``sent`` is whether a byte of the request's headers may have left."""
 
     sent: bool
 
 
-@frozen
-class Accept:
+@frozen(eq=False, repr=False)
+class Accept(Value):
     """Read the answer."""
 
 
-@frozen
-class Again:
+@frozen(eq=False, repr=False)
+class Again(Value):
     """Send the request once more after ``seconds``."""
 
     seconds: float
 
 
-@frozen
-class GiveUp:
+@frozen(eq=False, repr=False)
+class GiveUp(Value):
     """Raise what happened as its own error: nothing was billed."""
 
 
-@frozen
-class Unknown:
+@frozen(eq=False, repr=False)
+class Unknown(Value):
     """It may have been accepted and billed: never send it again."""
 
 
@@ -95,7 +96,7 @@ def backoff(attempt: int, chance: float) -> float:
     return chance * min(BACKOFF_BASE * 2.0 ** min(attempt - 1, 16), BACKOFF_CAP)
 
 
-@define
+@define(eq=False, repr=False)
 class RetryQuota:
     """What one client may repeat of its readings: a service in trouble isn't buried under retries. The numbers are botocore's."""
 

@@ -14,6 +14,7 @@ from attrs import evolve, field, frozen
 from dryapi_async.errors import ConfigurationError, SignatureError
 from dryapi_async.protocol.status import JobState, Update, read_text, read_update
 from dryapi_async.protocol.untyped import is_list, is_object, is_sequence
+from dryapi_async.values import Value
 
 WINDOW_SECONDS: Final = 300
 """How far a delivery's timestamp may be from now, both ways."""
@@ -32,8 +33,8 @@ _MOST_DEPTH: Final = 64
 _MOST_ID_CHARACTERS: Final = 255
 
 
-@frozen(kw_only=True)
-class WebhookEvent:
+@frozen(kw_only=True, eq=False, repr=False)
+class WebhookEvent(Value):
     """One delivery of a webhook, verified.
 
     ``event`` is the service's word: job.processing, job.completed, job.failed, webhook.validation, or one that this package doesn't know.

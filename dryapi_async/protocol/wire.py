@@ -15,6 +15,7 @@ from dryapi_async.protocol.endpoint import DELIVERY_FIELDS, PRICES_LANE, BodyKin
 from dryapi_async.protocol.files import Source
 from dryapi_async.protocol.jsons import encode_json
 from dryapi_async.protocol.untyped import is_object, is_sequence
+from dryapi_async.values import Value
 
 FILE_KIND = "dryapi_file"
 """Metadata key of a file field: its value is the kind of media, ``image``, ``audio`` or ``video``."""
@@ -30,16 +31,16 @@ class Request(Protocol):
     endpoint: ClassVar[Endpoint]
 
 
-@frozen(kw_only=True)
-class TextPart:
+@frozen(kw_only=True, eq=False, repr=False)
+class TextPart(Value):
     """One form field."""
 
     name: str
     text: str
 
 
-@frozen(kw_only=True)
-class FilePart:
+@frozen(kw_only=True, eq=False, repr=False)
+class FilePart(Value):
     """One file of a form; ``kind`` is the media it must be."""
 
     name: str
@@ -47,8 +48,8 @@ class FilePart:
     source: Source = field(repr=False)
 
 
-@frozen(kw_only=True)
-class WireCall:
+@frozen(kw_only=True, eq=False, repr=False)
+class WireCall(Value):
     """One HTTP request before it is anyone's: no host, no key, no open file."""
 
     slug: str

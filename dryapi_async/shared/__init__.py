@@ -11,14 +11,15 @@ from urllib.parse import urlsplit
 from attrs import field, frozen
 
 from dryapi_async.errors import ConfigurationError, show_value
+from dryapi_async.values import Value
 
 WhenAway = Literal["degrade", "raise"]
 """What becomes of calls while the store is away: ``degrade`` keeps each process to its part of the limits, ``raise`` raises
 SharedStateError before anything is sent."""
 
 
-@frozen(kw_only=True)
-class SharedRate:
+@frozen(kw_only=True, eq=False, repr=False)
+class SharedRate(Value):
     """One limit that all processes keep together: at most ``limit`` requests in any ``seconds``."""
 
     name: str
@@ -121,8 +122,8 @@ def _is_address(url: object) -> bool:
     return isinstance(url, str) and url.partition("://")[0] in {"redis", "rediss", "unix"} and show_address(url) != "(no URL)"
 
 
-@frozen
-class RedisState:
+@frozen(eq=False, repr=False)
+class RedisState(Value):
     """A Redis (5 or later) that processes share.
 
     Args:

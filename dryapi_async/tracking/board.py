@@ -13,7 +13,7 @@ Poll = float | Literal[False] | None
 """None is the client's cadence, a number seconds between reads, False no reads."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Entry:
     """One job, from its first waiter to its last."""
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from dryapi_async.protocol.status import Update, fold
+from dryapi_async.values import Value
 
 if TYPE_CHECKING:
     from dryapi_async.protocol.signature import WebhookEvent
@@ -52,8 +53,8 @@ def _keys(event: "WebhookEvent") -> tuple[_Key, ...]:
     return (by_id,) if event.request_id is None else (by_id, (event.request_id, event.event))
 
 
-@frozen(kw_only=True)
-class Early:
+@frozen(kw_only=True, eq=False, repr=False)
+class Early(Value):
     """News of a job that isn't known here: folded into one, and when the first and the latest of it came."""
 
     update: Update

@@ -1,0 +1,66 @@
+"""Values are compared, hashed and shown by their fields, whoever wrote the code for it."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from attrs import field, frozen
+
+from dryapi_async.values import Value
+
+
+@frozen(eq=False, repr=False)
+class Point(Value):
+    x: int
+    note: str = field(default="", eq=False)
+    secret: str = field(default="", repr=False)
+    shown: float = field(default=0.0, repr=lambda value: f"{value:.1f}")
+
+
+@frozen(eq=False, repr=False)
+class Other(Value):
+    x: int
+
+
+class Named(Point):
+    """A class that adds no field, as the kinds of results are."""
+
+    __slots__ = ()
+
+
+def test_equal_fields_of_the_same_class_are_equal() -> None:
+    assert Point(1) == Point(1, note="left out")
+    assert hash(Point(1)) == hash(Point(1, note="left out"))
+    assert Named(1) == Named(1)
+    assert {Point(1), Point(1), Point(2)} == {Point(2), Point(1)}
+
+
+@pytest.mark.parametrize("other", [Point(2), Point(1, secret="k"), Other(1), Named(1), 1, (1, "", 0.0)])
+def test_all_else_is_not(other: Any) -> None:
+    assert Point(1) != other
+    assert other != Point(1)
+
+
+def test_what_cant_be_hashed_in_it_is_told() -> None:
+    several: Any = [1]
+    with pytest.raises(TypeError, match="unhashable type: 'list'"):
+        hash(Point(several))
+
+
+def test_it_is_shown_by_its_fields_but_for_secrets() -> None:
+    assert repr(Point(1, "n", "key", 2.25)) == "Point(x=1, note='n', shown=2.2)"
+    assert repr(Named(1)) == "Named(x=1, note='', shown=0.0)"
+
+
+def test_attrs_makes_comparisons_only_where_they_are_part_of_the_work() -> None:
+    code = """
+import sys
+from dryapi_async import Client
+modules = [module for name, module in list(sys.modules.items()) if name.startswith("dryapi_async")]
+classes = {one for module in modules for one in vars(module).values() if isinstance(one, type) and "__attrs_attrs__" in vars(one)}
+assert len(classes) > 70, len(classes)
+print(sorted(one.__name__ for one in classes if one.__module__.startswith("dryapi_async") and "__eq__" in vars(one)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "['LinkRules', 'Update']\n"
