@@ -25,7 +25,6 @@ from dryapi_async.life import OwnLife, TenantLife
 from dryapi_async.methods import instant_method, job_method
 from dryapi_async.operations.base import InstantOperation, JobOperation
 from dryapi_async.options import TenantOptions, account_of, check_lanes, check_parts, check_push, load_parts, make_journal, tenant_settings
-from dryapi_async.shared import SharedState
 from dryapi_async.tracking.board import Poll
 
 if TYPE_CHECKING:
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from dryapi_async.batch import Album, Batch, Money, Operations, Save, StopOn
     from dryapi_async.io.journal import Journal
     from dryapi_async.protocol.signature import Headers, WebhookEvent
+    from dryapi_async.shared import SharedState
     from dryapi_async.stats import Stats
 
 R = TypeVar("R")
@@ -99,7 +99,7 @@ class Client:
         session: aiohttp.ClientSession | None = None,
         connector: aiohttp.BaseConnector | None = None,
         on_event: OnEvent | None = None,
-        shared: SharedState | str | None = None,
+        shared: "SharedState | str | None" = None,
     ) -> None:
         self.settings: Settings = Settings.load(
             api_key=api_key,

@@ -4,14 +4,16 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from ipaddress import ip_address
 from math import isfinite
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import urlsplit
 
 from attrs import field, frozen
 
 from dryapi_async.errors import ConfigurationError, show_value
-from dryapi_async.shared import SharedState, read_shared
 from dryapi_async.values import Value
+
+if TYPE_CHECKING:
+    from dryapi_async.shared import SharedState
 
 DRYAPI_URL: Final = "https://api.dryapi.dev"
 """The dryAPI host, the default."""
@@ -338,7 +340,7 @@ class Settings(Value):
     allow_http: bool = False
     check: bool = False
     expect100: bool = False
-    shared: SharedState | None = None
+    shared: "SharedState | None" = None
 
     def __attrs_post_init__(self) -> None:
         """Check each option, and normalise key, URL and pool."""
@@ -360,7 +362,10 @@ class Settings(Value):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigurationError(f"{name} must be True or False, not {show_value(getattr(self, name))}.")
         object.__setattr__(self, "storage_hosts", _read_hosts(self.storage_hosts))
-        object.__setattr__(self, "shared", read_shared(self.shared))
+        if self.shared is not None:
+            from dryapi_async.shared import read_shared  # noqa: PLC0415
+
+            object.__setattr__(self, "shared", read_shared(self.shared))
 
     @property
     def webhook_secrets(self) -> tuple[str, ...]:

@@ -30,7 +30,6 @@ from dryapi_async.operations.base import JobOperation
 from dryapi_async.protocol.endpoint import STATUS_LANE
 from dryapi_async.protocol.status import Update, read_update
 from dryapi_async.protocol.wire import WireCall, encode, encode_reading
-from dryapi_async.shared import Store
 from dryapi_async.tracking.deliveries import Deliveries, EarlyNews
 from dryapi_async.tracking.watcher import NOT_FOUND_GRACE, Watcher
 
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from dryapi_async.io.push import Push
     from dryapi_async.io.shared_news import SharedNews
     from dryapi_async.protocol.signature import WebhookEvent
+    from dryapi_async.shared import Store
 
 logger: logging.Logger = logging.getLogger("dryapi_async")
 T = TypeVar("T")
@@ -113,7 +113,7 @@ class Engine:
         budget = partial(exchange.pacing.budget, STATUS_LANE)
         return Watcher(self.settings, self.read_status_once, exchange.tell, tells=exchange.tells, budget=budget)
 
-    def _open_store(self) -> Store | None:
+    def _open_store(self) -> "Store | None":
         return None if self.settings.shared is None else self.settings.shared.open()
 
     def _share(self, *, new_lanes: bool) -> "SharedNews | None":
@@ -370,7 +370,7 @@ def _status_call(request_id: str) -> WireCall:
     return encode_reading(ReadStatus.endpoint, request_id)
 
 
-async def _keep(http: Http, threads: FileThreads, journal: "Journal | None", store: Store | None) -> AsyncGenerator[None, None]:
+async def _keep(http: Http, threads: FileThreads, journal: "Journal | None", store: "Store | None") -> AsyncGenerator[None, None]:
     """Hold connections, threads, the journal and the shared store; a loop that ends closes its generators, and so these."""
     _open.add(http)
     try:

@@ -65,10 +65,11 @@ def check_push(settings: Settings) -> None:
 
 
 def load_parts(settings: Settings) -> None:
-    """Import what only some clients need, while one is made: its first call, on a loop that others share, then imports nothing.
+    """Import what a client needs and its class doesn't, while one is made: its first call, on a loop that others share, imports nothing.
 
     But for redis-py, which is imported only where a store is opened: that is the first call of a client with ``shared``.
     """
+    import_module("aiofiles.threadpool")
     import_module("cattrs.gen")
     if settings.client_id is not None:
         import_module("dryapi_async.io.push")

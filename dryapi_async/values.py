@@ -9,7 +9,7 @@ class Value:
     """A frozen attrs class whose comparison and repr are written once, here, not made for each class (``eq=False, repr=False``).
 
     Making them was a fifth of the package's own import. Where a comparison is part of the work (`Update`, `LinkRules`) attrs makes it,
-    which is faster; what is neither compared nor shown has none.
+    which is faster. A frozen class with ``eq=False`` that isn't a value would be compared by identity without a word: a test forbids it.
     """
 
     __slots__ = ()

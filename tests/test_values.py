@@ -1,12 +1,18 @@
 """Values are compared, hashed and shown by their fields, whoever wrote the code for it."""
 
+import importlib
+import pkgutil
 import subprocess
 import sys
+from collections.abc import Generator
+from contextlib import suppress
+from types import ModuleType
 from typing import Any
 
 import pytest
 from attrs import field, frozen
 
+import dryapi_async
 from dryapi_async.values import Value
 
 
@@ -64,3 +70,16 @@ print(sorted(one.__name__ for one in classes if one.__module__.startswith("dryap
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "['LinkRules', 'Update']\n"
+
+
+def modules() -> Generator[ModuleType, None, None]:
+    for one in pkgutil.walk_packages(dryapi_async.__path__, "dryapi_async."):
+        with suppress(ModuleNotFoundError):  # an extra that isn't installed here
+            yield importlib.import_module(one.name)
+
+
+def test_whatever_is_frozen_is_compared_by_its_fields() -> None:
+    classes = {one for module in modules() for one in vars(module).values() if isinstance(one, type) and "__attrs_attrs__" in vars(one)}
+    values = {one for one in classes if one.__module__.startswith("dryapi_async") and one.__setattr__ is not object.__setattr__}
+    assert len(values) > 80
+    assert [one for one in values if one.__eq__ is object.__eq__] == []

@@ -21,10 +21,10 @@ from dryapi_async.protocol.lanes import DayWindow, Lane, LimitKind, Window, make
 from dryapi_async.protocol.replies import next_midnight
 from dryapi_async.protocol.retry import MINUTE_WINDOW, spread
 from dryapi_async.protocol.wire import WireCall
-from dryapi_async.shared import SharedRate
 
 if TYPE_CHECKING:
     from dryapi_async.io.shared_lanes import Grant, SharedLanes
+    from dryapi_async.shared import SharedRate
 
 LONGEST_IDLE_GRANT: Final = 0.25
 """Seconds that a place in a lane is kept for who waits for a slot: after that it is given back, for others could use it."""
@@ -140,8 +140,10 @@ class Pacing:
                 self._pump()
             raise
 
-    def shared_rates(self, name: str) -> tuple[SharedRate, ...]:
+    def shared_rates(self, name: str) -> "tuple[SharedRate, ...]":
         """Give what all processes keep together in a lane, by what is known of it now: what nobody limits costs the store nothing."""
+        from dryapi_async.shared import SharedRate  # noqa: PLC0415  here and nowhere before: few clients share
+
         return tuple(
             SharedRate(
                 name="pot" if window is self.pot else name,

@@ -18,12 +18,13 @@ from dryapi_async.io.tally import Known, Tally, digest
 from dryapi_async.io.threads import OwnThread
 from dryapi_async.protocol.files import File, Source, describe, is_bytes
 from dryapi_async.protocol.media import SNIFF_BYTES
+from dryapi_async.values import Value
 
 _CUT: Final = "The upload was cut off, and the service can't have taken it."
 
 
 @frozen(kw_only=True, eq=False, repr=False)
-class Looked:
+class Looked(Value):
     """What is known of a source once it is open."""
 
     name: str
@@ -34,7 +35,7 @@ class Looked:
 
 
 @frozen(kw_only=True, eq=False, repr=False)
-class Before:
+class Before(Value):
     """What the attempt before found: the next one sends the same or refuses."""
 
     start: int
@@ -199,12 +200,8 @@ class Reader:
         if self.file.size is not None and self.file.size != size:
             raise SourceError(f"{self.label} has {size} bytes, not the {self.file.size} that File(size=) says.", source=self.label)
         if size == 0:
-            why = (
-                f"is empty from where it stands, {self._start}: seek(0) first"
-                if self._start
-                else "is empty: the service takes no empty file"
-            )
-            raise SourceError(f"{self.label} {why}.", source=self.label)
+            where = f" from where it stands, {self._start}: seek(0) first" if self._start else ": the service takes no empty file"
+            raise SourceError(f"{self.label} is empty{where}.", source=self.label)
 
     def _changed_since(self) -> SourceChangedError:
         return SourceChangedError(f"{self.label} changed since the first attempt: make a new call once it is at rest.", source=self.label)

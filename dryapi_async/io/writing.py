@@ -7,8 +7,6 @@ from io import BufferedWriter
 from pathlib import Path
 from typing import Final, TypeVar
 
-from aiofiles.threadpool import wrap
-
 from dryapi_async.io.parts import Part
 from dryapi_async.io.targets import split_target
 from dryapi_async.io.threads import FileThreads
@@ -34,6 +32,8 @@ class Writer:
         self._part = part
         self._name = name
         self._file = file
+        from aiofiles.threadpool import wrap  # noqa: PLC0415  `options` does that when a client is made
+
         self._thread_file = wrap(file, loop=asyncio.get_running_loop(), executor=threads.executor)
         self._pieces: list[bytes] = []
         self._waiting_bytes = 0
