@@ -299,7 +299,7 @@ Everybody, over plain http:
 * Stall: how late a task is woken that sleeps {meter.TICK_SECONDS * 1000:g} ms again and again in the client's loop, the worst of the run.
   {_write_idle(plain.idle_stalls)}
 * p99 / p50: {load.jobs:,} pieces of equal work, {load.at_once} at once, without any waiting, have {spread(plain.steadiness, 2)} on this
-  processor in the same run, by who else is on it. The same moves the ratios of one repetition.
+  processor before each repetition, while the server is idle: so much of it is nobody's here.
 * Pinning: {machine.describe_pinning()}.
 {_write_servers(plain, tls)}
 {_write_settings()}
