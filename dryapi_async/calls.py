@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 from dryapi_async.config import DEFAULT_TIMEOUT
 from dryapi_async.engine import Engine, deadline_after
 from dryapi_async.errors import ClientClosedError, ConfigurationError, DryAPIError, InputError, RequestTimeoutError, show_value
-from dryapi_async.io.steps import UNHEARD
+from dryapi_async.io.exchange import UNHEARD
 from dryapi_async.io.trail import Trail, lose
 from dryapi_async.io.waits import until_done
 from dryapi_async.job import EngineSource, Job, check_poll
@@ -177,7 +177,7 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
             )
             if deadline <= engine.loop.time():
                 raise self._late()
-            heard = engine.exchange.tells and self.operation.endpoint.kind in {"submit", "prompt"}
+            heard = engine.teller is not None and self.operation.endpoint.kind in {"submit", "prompt"}
             self._work = engine.start(self._run_told(engine) if heard else self._run(engine), self._trail)
         else:
             engine.give_back(self._work)

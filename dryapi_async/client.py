@@ -19,17 +19,27 @@ from dryapi_async.errors import (
     SubmissionUnknownError,
     show_value,
 )
-from dryapi_async.events import OnEvent
 from dryapi_async.job import Job, as_completed, take_up
 from dryapi_async.life import OwnLife, TenantLife
 from dryapi_async.methods import instant_method, job_method
 from dryapi_async.operations.base import InstantOperation, JobOperation
-from dryapi_async.options import TenantOptions, account_of, check_lanes, check_parts, check_push, load_parts, make_journal, tenant_settings
+from dryapi_async.options import (
+    TenantOptions,
+    account_of,
+    check_lanes,
+    check_parts,
+    check_push,
+    load_parts,
+    make_journal,
+    make_teller,
+    tenant_settings,
+)
 from dryapi_async.tracking.board import Poll
 
 if TYPE_CHECKING:
     # What not every program uses is imported where it is used: these modules make a seventh of the package's own import.
     from dryapi_async.batch import Album, Batch, Money, Operations, Save, StopOn
+    from dryapi_async.events import OnEvent
     from dryapi_async.io.journal import Journal
     from dryapi_async.protocol.signature import Headers, WebhookEvent
     from dryapi_async.shared import SharedState
@@ -98,7 +108,7 @@ class Client:
         ssl: SSLContext | None = None,
         session: aiohttp.ClientSession | None = None,
         connector: aiohttp.BaseConnector | None = None,
-        on_event: OnEvent | None = None,
+        on_event: "OnEvent | None" = None,
         shared: "SharedState | str | None" = None,
     ) -> None:
         self.settings: Settings = Settings.load(
@@ -125,10 +135,10 @@ class Client:
         check_push(self.settings)
         load_parts(self.settings)
         check_parts(ssl=ssl, session=session, connector=connector, on_event=on_event)
-        self._on_event = on_event
+        self._teller = make_teller(on_event)
         self._journal = None if journal is None else make_journal(journal, self.settings)
         self._life: OwnLife | TenantLife = OwnLife(
-            self.settings, session=session, connector=connector, ssl=ssl, on_event=on_event, journal=self._journal
+            self.settings, session=session, connector=connector, ssl=ssl, teller=self._teller, journal=self._journal
         )
 
     txt2img: Final = job_method(ops.Txt2Img)
@@ -277,12 +287,14 @@ class Client:
             ConfigurationError: An option that belongs to the connections, or is out of range.
         """
         home = self._life.home if isinstance(self._life, TenantLife) else self._life
-        settings, on_event = tenant_settings(self.settings, options), options.get("on_event", self._on_event)
-        check_parts(ssl=None, session=None, connector=None, on_event=on_event)
+        settings, teller = tenant_settings(self.settings, options), self._teller
+        if "on_event" in options:
+            check_parts(ssl=None, session=None, connector=None, on_event=options["on_event"])
+            teller = make_teller(options["on_event"])
         journal = None if self._journal is None else self._journal.for_account(account_of(settings))
-        life = TenantLife(home, settings, on_event=on_event, journal=journal)
+        life = TenantLife(home, settings, teller=teller, journal=journal)
         tenant = copy(self)
-        vars(tenant).update(settings=settings, _on_event=on_event, _journal=journal, _life=life)
+        vars(tenant).update(settings=settings, _teller=teller, _journal=journal, _life=life)
         return tenant
 
     def stats(self) -> "Stats":

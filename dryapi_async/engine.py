@@ -16,7 +16,6 @@ from attrs import evolve
 
 from dryapi_async.config import Settings, is_finite_number
 from dryapi_async.errors import ConfigurationError, JournalError, NotFoundError, SourceError, show_value
-from dryapi_async.events import OnEvent
 from dryapi_async.io.downloads import Downloads
 from dryapi_async.io.exchange import Exchange
 from dryapi_async.io.http import Http
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from dryapi_async.io.shared_news import SharedNews
     from dryapi_async.protocol.signature import WebhookEvent
     from dryapi_async.shared import Store
+    from dryapi_async.teller import Teller
 
 logger: logging.Logger = logging.getLogger("dryapi_async")
 T = TypeVar("T")
@@ -63,7 +63,7 @@ class Engine:
         session: aiohttp.ClientSession | None,
         connector: aiohttp.BaseConnector | None,
         ssl: SSLContext | None,
-        on_event: OnEvent | None,
+        teller: "Teller | None",
         journal: "Journal | None" = None,
         before: "Engine | None" = None,
         home: "Engine | None" = None,
@@ -77,12 +77,12 @@ class Engine:
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.settings: Settings = settings
         self.ssl: SSLContext | None = ssl
-        self.on_event: OnEvent | None = on_event
+        self.teller: Teller | None = teller
         self.threads: FileThreads = FileThreads() if home is None else home.threads
         self.http: Http = Http(settings, session=session, connector=connector, ssl=ssl) if home is None else home.http.for_account(settings)
         self.journal: Journal | None = journal
         self.exchange: Exchange = Exchange(
-            self.http, self.threads, settings, on_event, before=None if before is None else before.exchange, pacing=pacing
+            self.http, self.threads, settings, teller, before=None if before is None else before.exchange, pacing=pacing
         )
         self.watcher: Watcher = self._make_watcher()
         saved = partial(self.note, state="saved")
@@ -109,9 +109,8 @@ class Engine:
                 keeper.__anext__().send(None)
 
     def _make_watcher(self) -> Watcher:
-        exchange = self.exchange
-        budget = partial(exchange.pacing.budget, STATUS_LANE)
-        return Watcher(self.settings, self.read_status_once, exchange.tell, tells=exchange.tells, budget=budget)
+        budget = partial(self.exchange.pacing.budget, STATUS_LANE)
+        return Watcher(self.settings, self.read_status_once, self.teller, budget=budget)
 
     def _open_store(self) -> "Store | None":
         return None if self.settings.shared is None else self.settings.shared.open()
@@ -130,7 +129,7 @@ class Engine:
                 self.store.limiter(account),
                 processes=state.processes,
                 when_away=state.when_away,
-                tell=self.exchange.tell,
+                tell=self.exchange.tell_wait,
                 wall=self.exchange.wall,
             )
         return SharedNews(self.store.bus(account), when_away=state.when_away, hear=self.hear)

@@ -9,10 +9,10 @@ import aiohttp
 from dryapi_async.config import Settings
 from dryapi_async.engine import Engine
 from dryapi_async.errors import ClientClosedError, ClientLoopError
-from dryapi_async.events import OnEvent
 
 if TYPE_CHECKING:
     from dryapi_async.io.journal import Journal
+    from dryapi_async.teller import Teller
 
 MOST_TENANTS: Final = 1000
 """Accounts that are kept after their last call; beyond that idle ones are forgotten."""
@@ -49,14 +49,14 @@ class OwnLife:
         session: aiohttp.ClientSession | None,
         connector: aiohttp.BaseConnector | None,
         ssl: SSLContext | None,
-        on_event: OnEvent | None,
+        teller: "Teller | None",
         journal: "Journal | None",
     ) -> None:
         self._settings = settings
         self._session = session
         self._connector = connector
         self._ssl = ssl
-        self._on_event = on_event
+        self._teller = teller
         self._journal = journal
         self._tenants: list[Engine] = []
         self._before: list[Engine] = []
@@ -86,30 +86,29 @@ class OwnLife:
             session=self._session,
             connector=self._connector,
             ssl=self._ssl,
-            on_event=self._on_event,
+            teller=self._teller,
             journal=self._journal,
             before=self.current,
         )
         return self.current
 
-    def find_tenant(self, settings: Settings, on_event: OnEvent | None) -> Engine | None:
+    def find_tenant(self, settings: Settings, teller: "Teller | None") -> Engine | None:
         """Find the engine that serves these settings, if there is one; what was used last is kept longest."""
         for engine in self._tenants:
-            # Not by identity: a method is bound anew each time that it is named.
-            if engine.settings == settings and engine.on_event == on_event:
+            if engine.settings == settings and engine.teller == teller:
                 self._tenants.remove(engine)
                 self._tenants.append(engine)
                 return engine
         return None
 
-    def tenant(self, settings: Settings, *, on_event: OnEvent | None, journal: "Journal | None") -> Engine:
+    def tenant(self, settings: Settings, *, teller: "Teller | None", journal: "Journal | None") -> Engine:
         """Find the engine of another account, or open it. Those of one key share its lanes, whatever else they are told."""
         home = self.engine()
-        if (found := self.find_tenant(settings, on_event)) is not None:
+        if (found := self.find_tenant(settings, teller)) is not None:
             return found
         same_key = (engine for engine in (home, *self._tenants) if engine.settings.api_key == settings.api_key)
         pacing = next((engine.exchange.pacing for engine in same_key), None)
-        before = self.find_before(settings, on_event)
+        before = self.find_before(settings, teller)
         if before is not None:
             self._before.remove(before)
         self._forget_idle()
@@ -119,7 +118,7 @@ class OwnLife:
                 session=None,
                 connector=None,
                 ssl=self._ssl,
-                on_event=on_event,
+                teller=teller,
                 journal=journal,
                 before=before,
                 home=home,
@@ -128,9 +127,9 @@ class OwnLife:
         )
         return self._tenants[-1]
 
-    def find_before(self, settings: Settings, on_event: OnEvent | None) -> Engine | None:
+    def find_before(self, settings: Settings, teller: "Teller | None") -> Engine | None:
         """Find the engine that served these settings on a loop that has ended, where none has taken over from it."""
-        return next((engine for engine in self._before if engine.settings == settings and engine.on_event == on_event), None)
+        return next((engine for engine in self._before if engine.settings == settings and engine.teller == teller), None)
 
     def _forget_idle(self) -> None:
         if len(self._tenants) >= MOST_TENANTS:
@@ -169,17 +168,17 @@ class OwnLife:
 class TenantLife:
     """The life of a client on another's connections: that one's ends it, too."""
 
-    def __init__(self, home: OwnLife, settings: Settings, *, on_event: OnEvent | None, journal: "Journal | None") -> None:
+    def __init__(self, home: OwnLife, settings: Settings, *, teller: "Teller | None", journal: "Journal | None") -> None:
         self.home: OwnLife = home
         self._settings = settings
-        self._on_event = on_event
+        self._teller = teller
         self._journal = journal
         self.closed: bool = False
 
     @property
     def current(self) -> Engine | None:
         """The engine, if one was opened."""
-        return self.home.find_tenant(self._settings, self._on_event) or self.home.find_before(self._settings, self._on_event)
+        return self.home.find_tenant(self._settings, self._teller) or self.home.find_before(self._settings, self._teller)
 
     def engine(self) -> Engine:
         """Find what serves this account on the running loop, or open it.
@@ -190,7 +189,7 @@ class TenantLife:
         """
         if self.closed:
             raise ClientClosedError("The client is closed: make a new one. Jobs go on at the service; their tickets stay good.")
-        return self.home.tenant(self._settings, on_event=self._on_event, journal=self._journal)
+        return self.home.tenant(self._settings, teller=self._teller, journal=self._journal)
 
     async def close(self) -> None:
         """Refuse new calls; connections, and the account's lanes, are the other's to close."""

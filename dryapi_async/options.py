@@ -14,11 +14,12 @@ from attrs import evolve
 from dryapi_async import operations as ops
 from dryapi_async.config import Limits, Retry, Settings, Timeouts
 from dryapi_async.errors import ConfigurationError, show_value
-from dryapi_async.events import OnEvent
 from dryapi_async.protocol.endpoint import FREE_LANE, PRICES_LANE
 
 if TYPE_CHECKING:
+    from dryapi_async.events import OnEvent
     from dryapi_async.io.journal import Journal
+    from dryapi_async.teller import Teller
 
 
 def check_lanes(limits: Limits) -> None:
@@ -90,7 +91,7 @@ class TenantOptions(TypedDict, total=False):
     webhook_secret: str | Sequence[str] | None
     client_id: str | None
     check: bool
-    on_event: OnEvent | None
+    on_event: "OnEvent | None"
 
 
 def tenant_settings(settings: Settings, options: TenantOptions) -> Settings:
@@ -114,6 +115,15 @@ def tenant_settings(settings: Settings, options: TenantOptions) -> Settings:
     check_push(found)
     load_parts(found)
     return found
+
+
+def make_teller(on_event: "OnEvent | None") -> "Teller | None":
+    """Make what tells a hook; the events are imported only here."""
+    if on_event is None:
+        return None
+    from dryapi_async.teller import Teller  # noqa: PLC0415
+
+    return Teller(on_event)
 
 
 def account_of(settings: Settings) -> str:

@@ -39,8 +39,9 @@ EDIT = "prompt='at night', model='QwenImageEdit_Plus_NF4', steps=20, seed=7, ima
         ("await client.models()", ""),
         (f"await client.txt2img({FOX}).result()", ", client_id={client_id!r}"),
         (f"await client.txt2img({FOX})", ", journal={folder!r} + '/jobs.db'"),
+        (f"await client.txt2img({FOX}).result()", ", on_event=lambda event: None"),
     ],
-    ids=["result", "save", "upload", "price", "balance", "models", "push", "journal"],
+    ids=["result", "save", "upload", "price", "balance", "models", "push", "journal", "hook"],
 )
 def test_p38_the_first_call_on_a_made_client_imports_nothing_of_ours_or_others(tmp_path: Path, call: str, options: str) -> None:
     picture = tmp_path / "fox.png"
@@ -57,6 +58,22 @@ def test_p38_the_package_alone_imports_next_to_nothing() -> None:
     code = "import sys, dryapi_async; print([name for name in ('aiohttp', 'attrs', 'cattrs', 'sqlite3') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_p38_a_client_loads_what_tells_events_only_where_somebody_listens() -> None:
+    code = """
+import sys
+from dryapi_async import Client
+def loaded():
+    rooms = ("events", "teller", "telemetry", "shared", "io.push", "io.journal", "batch")
+    return [room for room in rooms if f"dryapi_async.{room}" in sys.modules]
+Client("1|a-key")
+print(loaded())
+Client("1|a-key", on_event=print)
+print(loaded())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n['events', 'teller']\n"
 
 
 def test_a_name_that_isnt_there_is_told_as_python_does() -> None:

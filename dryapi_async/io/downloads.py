@@ -15,7 +15,6 @@ from attrs import define, field
 from yarl import URL
 
 from dryapi_async.errors import DownloadError, DryAPIError, LinkExpiredError
-from dryapi_async.events import Attempt, BytesReceived
 from dryapi_async.io.connector import expect
 from dryapi_async.io.exchange import Exchange
 from dryapi_async.io.guard import PrivateAddressError
@@ -105,7 +104,7 @@ class Downloads:
     def open(self, link: Link, *, max_bytes: int | None = None) -> AsyncGenerator[bytes, None]:
         """Stream a file in pieces, its length checked."""
         pieces = self._pieces(Transfer(link, link.url, most=max_bytes), self._fetched)
-        return self._tell_steps(link.request_id, pieces) if self._exchange.tells else pieces
+        return self._tell_steps(link.request_id, pieces) if self._exchange.teller is not None else pieces
 
     async def _tell_steps(self, request_id: str, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
         """Tell when a stream begins and ends."""
@@ -194,19 +193,17 @@ class Downloads:
             return
         transfer.received, transfer.began_at = 0, None
         self._exchange.counts.add_download(None if response is None else response.status, received)
-        if self._exchange.tells:
+        if (teller := self._exchange.teller) is not None:
             answered = failure is None and response is not None and (whole or response.status not in _FILE)
-            self._exchange.tell(
-                Attempt(
-                    request="GET result",
-                    request_id=transfer.link.request_id,
-                    number=transfer.attempt,
-                    seconds=self._exchange.wall() - began,
-                    status=response.status if response is not None and answered else None,
-                    error=None if answered else "CancelledError" if failure is None else mask(f"{type(failure).__name__}: {failure}"),
-                    host=(urlsplit(transfer.url or "").netloc if response is None else response.url.authority).rpartition("@")[2],
-                    bytes_received=received,
-                )
+            teller.attempt(
+                "GET result",
+                transfer.attempt,
+                self._exchange.wall() - began,
+                status=response.status if response is not None and answered else None,
+                error=None if answered else "CancelledError" if failure is None else mask(f"{type(failure).__name__}: {failure}"),
+                host=(urlsplit(transfer.url or "").netloc if response is None else response.url.authority).rpartition("@")[2],
+                bytes_received=received,
+                request_id=transfer.link.request_id,
             )
 
     async def _request(self, transfer: Transfer) -> aiohttp.ClientResponse:
@@ -251,9 +248,8 @@ class Downloads:
         return piece
 
     def _tell_received(self, transfer: Transfer) -> None:
-        if self._exchange.tells:
-            received = BytesReceived(request_id=transfer.link.request_id, bytes_received=transfer.position, bytes_total=transfer.total)
-            self._exchange.tell(received)
+        if (teller := self._exchange.teller) is not None:
+            teller.bytes_received(transfer.link.request_id, transfer.position, transfer.total)
 
     @staticmethod
     def _check_whole(transfer: Transfer) -> None:

@@ -5,9 +5,10 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from math import inf
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from dryapi_async.config import Retry, Settings
@@ -20,12 +21,10 @@ from dryapi_async.errors import (
     SubmissionUnknownError,
     TransportError,
 )
-from dryapi_async.events import Attempt, BytesSent, Event, OnEvent, RateLimited, Step, SubmissionUnknown
 from dryapi_async.io.counts import Counts
 from dryapi_async.io.http import Answer, Broken, Http
 from dryapi_async.io.pacing import Pacing, Passage
 from dryapi_async.io.places import Places
-from dryapi_async.io.steps import UNHEARD, ToldStep
 from dryapi_async.io.threads import FileThreads
 from dryapi_async.io.trail import Trail, lose
 from dryapi_async.io.uploads import Body, TextBody, Upload
@@ -35,9 +34,15 @@ from dryapi_async.protocol.retry import Again, Answered, Broke, GiveUp, RetryQuo
 from dryapi_async.protocol.status import excerpt
 from dryapi_async.protocol.wire import WireCall
 
+if TYPE_CHECKING:
+    from dryapi_async.events import Step
+    from dryapi_async.teller import Teller, ToldStep
+
 logger: logging.Logger = logging.getLogger("dryapi_async")
 T = TypeVar("T")
 
+UNHEARD: Final[AbstractContextManager[None]] = nullcontext()
+"""A step while nobody listens."""
 LARGE_JSON: Final = 1_000_000
 """Bytes: a longer answer is decoded in a thread, so that the loop doesn't stall."""
 
@@ -50,7 +55,7 @@ class Exchange:
         http: Http,
         threads: FileThreads,
         settings: Settings,
-        on_event: OnEvent | None,
+        teller: "Teller | None",
         *,
         before: "Exchange | None" = None,
         pacing: Pacing | None = None,
@@ -60,7 +65,7 @@ class Exchange:
         self._http = http
         self._threads = threads
         self._settings = settings
-        self._on_event = on_event
+        self.teller: Teller | None = teller
         # The wall clock at the loop's pace: what a clock that jumps says stays consistent with its timers.
         self._epoch = time.time() - loop.time()
         self._now = loop.time
@@ -70,7 +75,7 @@ class Exchange:
         self.pacing: Pacing = pacing or Pacing(
             settings.limits,
             settings.max_in_flight,
-            tell=self.tell,
+            tell=self.tell_wait,
             wall=self.wall,
             before=None if before is None else before.pacing,
         )
@@ -84,30 +89,20 @@ class Exchange:
         """What is transferred at once, submits and downloads: ``max_in_flight``."""
         return self.pacing.slots
 
-    @property
-    def tells(self) -> bool:
-        """Whether anybody listens to what is told."""
-        return self._on_event is not None
+    def tell_wait(self, lane: str, seconds: float) -> None:
+        """Tell that a request waits for its lane."""
+        if self.teller is not None:
+            self.teller.rate_limited(lane, seconds)
 
-    def tell(self, event: Event) -> None:
-        """Tell the user's hook; what it raises is logged and breaks nothing."""
-        if self._on_event is None:
-            return
-        try:
-            self._on_event(event)
-        except (Exception, asyncio.CancelledError):
-            # No real cancellation comes out of a plain call: it would cut a payment off.
-            logger.exception("on_event raised on %s", type(event).__name__)
-
-    def step(self, step: Step, operation: str, request_id: str | None = None) -> AbstractContextManager[ToldStep | None]:
+    def step(self, step: "Step", operation: str, request_id: str | None = None) -> "AbstractContextManager[ToldStep | None]":
         """Tell the beginning and the end of a part of the work; where nobody listens that costs next to nothing."""
-        return UNHEARD if self._on_event is None else ToldStep(self.tell, step, operation, request_id)
+        return UNHEARD if self.teller is None else self.teller.step(step, operation, request_id)
 
     def note_unknown(self, trail: Trail) -> None:
         """Count a submit whose answer was lost, and tell it."""
         self.counts.submits_unknown += 1
-        if self._on_event is not None and trail.call is not None:
-            self.tell(SubmissionUnknown(request=trail.call.name, attempts=trail.attempt))
+        if self.teller is not None and trail.call is not None:
+            self.teller.submission_unknown(trail.call.name, trail.attempt)
 
     async def call(
         self,
@@ -197,7 +192,7 @@ class Exchange:
         if not isinstance(verdict, Again):
             raise self._failure(call, outcome, trail, unknown=isinstance(verdict, Unknown))
         if limited:
-            self.tell(RateLimited(lane=call.lane, seconds=verdict.seconds))
+            self.tell_wait(call.lane, verdict.seconds)
         began = self._now()
         try:
             return await self._pause(call, happened, trail, verdict.seconds, outcome)
@@ -226,7 +221,7 @@ class Exchange:
         """Wait for the turn, send once, and note that it is on its way while it is; an answer that says yes teaches the lane."""
         trail.attempt += 1
         trail.waits_for = f"its turn in lane {call.lane}"
-        async with Passage(self.pacing, call, deadline=deadline, tell=self.tell) as passage:
+        async with Passage(self.pacing, call, deadline=deadline, tell=self.tell_wait) as passage:
             if deadline < inf and self._now() >= deadline:
                 raise RequestTimeoutError(f"{call.name}: the time given was over before it could be sent. Nothing was sent.")
             body = self._text_body(call) if upload is None else await self._open_form(call, upload, trail)
@@ -263,20 +258,18 @@ class Exchange:
         status, received = (outcome.status, len(outcome.content)) if isinstance(outcome, Answer) else (None, 0)
         sent = 0 if body is None else body.bytes_sent
         self.counts.add(call, trail.attempt, status, sent, received)
-        if self._on_event is None:
+        if self.teller is None:
             return
         error = outcome.cause if isinstance(outcome, Broken) else "CancelledError" if outcome is None else None
-        self.tell(
-            Attempt(
-                request=call.name,
-                number=trail.attempt,
-                seconds=self._now() - started,
-                status=status,
-                error=error,
-                host=self._host,
-                bytes_sent=sent,
-                bytes_received=received,
-            )
+        self.teller.attempt(
+            call.name,
+            trail.attempt,
+            self._now() - started,
+            status=status,
+            error=error,
+            host=self._host,
+            bytes_sent=sent,
+            bytes_received=received,
         )
 
     def _text_body(self, call: WireCall) -> Body | None:
@@ -287,9 +280,7 @@ class Exchange:
         return await upload.open(f"dryapi-{trail.boundary}", idle=self._settings.timeouts.idle, progress=self._progress(call))
 
     def _progress(self, call: WireCall) -> Callable[[int, int], None] | None:
-        if self._on_event is None:
-            return None
-        return lambda sent, total: self.tell(BytesSent(request=call.name, bytes_sent=sent, bytes_total=total))
+        return None if self.teller is None else partial(self.teller.bytes_sent, call.name)
 
     def _classify(self, call: WireCall, outcome: Answer | Broken) -> Answered | Broke:
         """Say what happened in the table's words; a 429 holds its lane back."""

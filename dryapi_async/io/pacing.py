@@ -13,7 +13,6 @@ from attrs import define, field
 
 from dryapi_async.config import Limits
 from dryapi_async.errors import RateLimitError, RequestTimeoutError
-from dryapi_async.events import Event, RateLimited
 from dryapi_async.io.places import Places
 from dryapi_async.protocol.cadence import Budget, read_budget
 from dryapi_async.protocol.endpoint import STATUS_LANE
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     from dryapi_async.io.shared_lanes import Grant, SharedLanes
     from dryapi_async.shared import SharedRate
 
+TellWait = Callable[[str, float], None]
+"""Told the lane that a call waits for, and for how many seconds."""
 LONGEST_IDLE_GRANT: Final = 0.25
 """Seconds that a place in a lane is kept for who waits for a slot: after that it is given back, for others could use it."""
 
@@ -39,7 +40,7 @@ class Waiter:
     place: asyncio.Future[float]
     """Its result is how many seconds a 429 held the lane back, if one did until now."""
     request: str
-    tell: Callable[[Event], None]
+    tell: TellWait
     """Of the client that it is a call of: several share the lanes of one key."""
     told: bool = False
 
@@ -58,9 +59,7 @@ class Queue:
 class Pacing:
     """The limits of one account as one client keeps them. Places go out in the order in which they were asked for."""
 
-    def __init__(
-        self, limits: Limits, slots: int, *, tell: Callable[[Event], None], wall: Callable[[], float], before: "Pacing | None" = None
-    ) -> None:
+    def __init__(self, limits: Limits, slots: int, *, tell: TellWait, wall: Callable[[], float], before: "Pacing | None" = None) -> None:
         """Open the lanes, or take over those of the life ``before``; ``wall`` gives unix time, at the pace of the loop's."""
         self._loop = asyncio.get_running_loop()
         self._limits = limits
@@ -114,7 +113,7 @@ class Pacing:
         self.last_seen = now
         return not queue.waiters and queue.lane.day_over(now) is None and queue.lane.reserve(now) == 0
 
-    async def enter(self, name: str, request: str, number: int, *, tell: Callable[[Event], None] | None = None) -> float:
+    async def enter(self, name: str, request: str, number: int, *, tell: TellWait | None = None) -> float:
         """Take a place in a lane, behind all that have a lower number; give the seconds that a 429 held the lane back just before.
 
         ``tell`` hears that it has to wait, in place of the lanes' first client.
@@ -238,7 +237,7 @@ class Pacing:
             if queue.waiters[ahead].told:
                 break
             queue.waiters[ahead].told = True
-            queue.waiters[ahead].tell(RateLimited(lane=queue.lane.name, seconds=queue.lane.wait(now, ahead)))
+            queue.waiters[ahead].tell(queue.lane.name, queue.lane.wait(now, ahead))
 
     def _day_is_over(self, lane: Lane, request: str, until: float) -> RateLimitError:
         seconds = max(until - self._loop.time(), 0.0)
@@ -272,7 +271,7 @@ class Passage:
     may_count: bool = False
     """Whether the service may have counted the request: then its place is held for the window."""
 
-    def __init__(self, pacing: Pacing, call: WireCall, *, deadline: float, tell: Callable[[Event], None] | None = None) -> None:
+    def __init__(self, pacing: Pacing, call: WireCall, *, deadline: float, tell: TellWait | None = None) -> None:
         """Hold nothing yet; ``tell`` hears of waits, in place of the lanes' first client."""
         self._pacing = pacing
         self._tell = tell

@@ -11,7 +11,7 @@ from typing import Final
 if sys.platform != "win32":
     import fcntl
 
-_NAME: Final = re.compile(r"\.dryapi-[0-9a-f]{16}\.part")
+_NAME: Final = r"\.dryapi-[0-9a-f]{16}\.part"
 
 
 def part_name() -> str:
@@ -85,7 +85,7 @@ def sweep(folder: Path) -> list[Path]:
     """Remove the half-written files that killed processes left in a folder, and name them; those of living ones stay."""
     swept: list[Path] = []
     for path in folder.iterdir():
-        if _NAME.fullmatch(path.name) is None:
+        if re.fullmatch(_NAME, path.name) is None:
             continue
         with suppress(OSError):  # another sweeper was faster, or it isn't ours to remove
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0))

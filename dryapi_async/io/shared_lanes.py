@@ -11,7 +11,7 @@ from attrs import define
 
 from dryapi_async.config import DAY_SECONDS
 from dryapi_async.errors import RateLimitError, RequestTimeoutError, SharedStateError
-from dryapi_async.events import Event, RateLimited
+from dryapi_async.io.pacing import TellWait
 from dryapi_async.protocol.endpoint import STATUS_LANE
 from dryapi_async.protocol.lanes import MARGIN, DayWindow, Window
 from dryapi_async.protocol.replies import next_midnight
@@ -41,9 +41,7 @@ class Grant:
 class SharedLanes:
     """One account's lanes as this process sees them. It has a task only while the store is away."""
 
-    def __init__(
-        self, limiter: Limiter, *, processes: int, when_away: WhenAway, tell: Callable[[Event], None], wall: Callable[[], float]
-    ) -> None:
+    def __init__(self, limiter: Limiter, *, processes: int, when_away: WhenAway, tell: TellWait, wall: Callable[[], float]) -> None:
         self._limiter = limiter
         self._processes = processes
         self._when_away = when_away
@@ -59,7 +57,7 @@ class SharedLanes:
         self._probe: asyncio.Task[None] | None = None
 
     async def enter(
-        self, lane: str, rates: tuple[SharedRate, ...], *, deadline: float, request: str, tell: Callable[[Event], None] | None = None
+        self, lane: str, rates: tuple[SharedRate, ...], *, deadline: float, request: str, tell: TellWait | None = None
     ) -> Grant:
         """Wait for a place that all processes leave; ``tell`` hears of it, in place of the lanes' first client.
 
@@ -77,7 +75,7 @@ class SharedLanes:
                         return grant
                     if wait < inf and not told:
                         told = True
-                        (tell or self._tell)(RateLimited(lane=lane, seconds=wait))
+                        (tell or self._tell)(lane, wait)
                     if wait < inf:
                         await asyncio.sleep(min(wait, ASK_AGAIN))
                 elif await self._enter_alone(lane, grant, request):

@@ -100,7 +100,7 @@ def _judge_origin(origin: str, rules: LinkRules) -> tuple[_Flaw | None, str]:
     return "private" if is_private(host) else None, host
 
 
-_LABELS: Final = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?", re.IGNORECASE | re.ASCII)
+_LABELS: Final = r"(?ai:(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?)"
 _MOST_HOST_CHARACTERS: Final = 254
 """RFC 1035's 253, and a dot at the end."""
 
@@ -114,7 +114,7 @@ def _can_be_host(host: str, netloc: str) -> bool:
             return bool(ip_address(host))
         except ValueError:
             return False
-    return len(host) <= _MOST_HOST_CHARACTERS and _LABELS.fullmatch(host) is not None
+    return len(host) <= _MOST_HOST_CHARACTERS and re.fullmatch(_LABELS, host) is not None
 
 
 _PLAIN: Final = re.compile("[\x21-\x7e]*")
@@ -178,12 +178,13 @@ def follow(url: str, location: str) -> str:
 
 
 _SLASH: Final = r"(?:\\?/|%2f)"
-_START: Final = re.compile(rf"(?<=[a-z0-9+.-])(?::|%3a){_SLASH}{_SLASH}", re.IGNORECASE)
+# Patterns for errors and logs: what is rarely used is compiled by its first use, not by every import.
+_START: Final = rf"(?i:(?<=[a-z0-9+.-])(?::|%3a){_SLASH}{_SLASH})"
 """Where a URL's host begins: plain, in JSON that escapes its slashes, or percent-encoded. The scheme before it is left out, so that
 searching long texts takes linear time."""
-_USER: Final = re.compile(rf"({_START.pattern})[^\s/?#]*@", re.IGNORECASE)
-_QUERY: Final = re.compile(r"(?:\?|%3f|\\u003f)\S+", re.IGNORECASE)
-_MORE: Final = re.compile(r"(?:&|%26|\\u0026)[^\s=&]*=\S*", re.IGNORECASE)
+_USER: Final = rf"({_START})[^\s/?#]*@"
+_QUERY: Final = r"(?i:\?|%3f|\\u003f)\S+"
+_MORE: Final = r"(?i:&|%26|\\u0026)[^\s=&]*=\S*"
 _CLOSERS: Final = "'\")>]}"
 
 
@@ -193,11 +194,11 @@ def mask(text: str) -> str:
     Whatever follows a question mark behind the first URL is hidden up to the next blank, for a path may hold quotes and blanks:
     rather a word of a sentence too much than a signature.
     """
-    found = _START.search(text)
+    found = re.search(_START, text)
     if found is None:
         return text
-    text = _USER.sub(r"\1…@", text)
-    return text[: found.end()] + _MORE.sub("&…", _QUERY.sub(_hide, text[found.end() :]))
+    text = re.sub(_USER, r"\1…@", text)
+    return text[: found.end()] + re.sub(_MORE, "&…", re.sub(_QUERY, _hide, text[found.end() :]))
 
 
 def _hide(found: re.Match[str]) -> str:
@@ -216,6 +217,6 @@ def show_link(url: str) -> str:
     plain = re.split(r"\?|#|%3f", url, maxsplit=1, flags=re.IGNORECASE)[0]
     hidden = "?…" if len(plain) < len(url) else ""
     before, at, after = plain.rpartition("@")
-    start = _START.search(before)
+    start = re.search(_START, before)
     shown = f"{before[: start.end()] if start else ''}…@{after}" if at else after
     return shown[:_MOST_SHOWN] + hidden

@@ -117,7 +117,7 @@ _CLASSES: Final[dict[int, type[StatusError]]] = {
     422: ValidationError,
     429: RateLimitError,
 }
-_POOR: Final = re.compile(r"(not enough|insufficient).{0,20}(balance|credits)", re.IGNORECASE | re.DOTALL)
+_POOR: Final = r"(?is)(not enough|insufficient).{0,20}(balance|credits)"
 _HOUR: Final = 3600.0
 _NAMELESS: Final = "request"
 """The field of words that the service names none for."""
@@ -167,19 +167,19 @@ _MOST_WORDS: Final = 500
 """Characters of the service's message in an error's text, and of its words about fields; whole they are in ``message`` and ``errors``."""
 
 
-_UNSHOWABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_UNSHOWABLE: Final = r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]"
 """What steers a terminal, and what no log's encoding can write."""
 
 
 def shorten(text: str) -> str:
     """Put words of the service on one line of at most 500 characters, without signs that a terminal or a log stumbles over."""
     # Cut before its lines are joined: a page of a megabyte isn't walked through for one line.
-    text = _UNSHOWABLE.sub("\ufffd", one_line(text[: 4 * _MOST_WORDS]))
+    text = re.sub(_UNSHOWABLE, "\ufffd", one_line(text[: 4 * _MOST_WORDS]))
     return text if len(text) <= _MOST_WORDS else text[:_MOST_WORDS] + "…"
 
 
 def _classify(status: int, body: object, errors: Mapping[str, tuple[str, ...]], message: str) -> type[StatusError]:
-    if status == HTTPStatus.UNPROCESSABLE_ENTITY and ("balance" in errors or _POOR.search(message)):
+    if status == HTTPStatus.UNPROCESSABLE_ENTITY and ("balance" in errors or re.search(_POOR, message)):
         return InsufficientBalanceError
     if status == HTTPStatus.FORBIDDEN and is_object(body) and "suspended" in message.lower():
         return AccountSuspendedError

@@ -224,13 +224,13 @@ def rename_key(call: WireCall, old: str, new: str) -> WireCall:
     return evolve(call, content=content, parts=parts)
 
 
-_UNSENDABLE: Final = re.compile("[\ud800-\udfff]")
+_UNSENDABLE: Final = "[\ud800-\udfff]"
 """Halves of surrogate pairs."""
 
 
 def _name_unsendable(fields: Mapping[str, Any]) -> str:
     """Name the field whose text is no Unicode. A request's own were looked at when it was made; the client's ``webhook_url`` wasn't."""
-    return next((name for name, value in fields.items() if isinstance(value, str) and _UNSENDABLE.search(value)), "a text")
+    return next((name for name, value in fields.items() if isinstance(value, str) and re.search(_UNSENDABLE, value)), "a text")
 
 
 def _parts(fields: Mapping[str, Any], file_kinds: Mapping[str, str]) -> Iterator[TextPart | FilePart]:

@@ -8,7 +8,7 @@ from contextvars import Context
 from copy import copy
 from functools import partial
 from math import inf
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from dryapi_async.config import Settings
 from dryapi_async.errors import (
@@ -22,12 +22,14 @@ from dryapi_async.errors import (
     StatusError,
     TransportError,
 )
-from dryapi_async.events import Event, Polled, RateLimited, StateChanged
 from dryapi_async.protocol.cadence import LONGEST, NO_LIMIT, Budget, Durations, Turns, next_wait, silence
 from dryapi_async.protocol.endpoint import STATUS_LANE
 from dryapi_async.protocol.retry import MINUTE_WINDOW
 from dryapi_async.protocol.status import Update
 from dryapi_async.tracking.board import Entry, Poll, Waiter
+
+if TYPE_CHECKING:
+    from dryapi_async.teller import Teller
 
 NOT_FOUND_GRACE: Final = 10.0
 """Seconds after a submit in which a 404 means "not yet": the service's own replicas may lag."""
@@ -46,16 +48,14 @@ class Watcher:
         self,
         settings: Settings,
         read_status: Callable[[str], Awaitable[Update]],
-        tell: Callable[[Event], None],
+        teller: "Teller | None",
         *,
-        tells: bool = True,
         budget: Callable[[], Budget] | None = None,
     ) -> None:
-        """Watch nothing yet; ``tells`` is whether anybody listens, ``budget`` says what the lane of status reads has left."""
+        """Watch nothing yet; ``budget`` says what the lane of status reads has left."""
         self._settings = settings
         self._read_status = read_status
-        self._tell = tell
-        self._tells = tells
+        self._teller = teller
         self._budget = budget or _no_limit
         self._loop = asyncio.get_running_loop()
         self._context = Context()
@@ -194,8 +194,9 @@ class Watcher:
         """Fold news about a job in, from whatever source."""
         before = entry.update
         news = entry.take(update)
-        if self._tells and news and (before.state, before.progress) != (entry.update.state, entry.update.progress):
-            self._tell(StateChanged(request_id=entry.request_id, state=entry.update.state.value, progress=entry.update.progress))
+        moved = news and (before.state, before.progress) != (entry.update.state, entry.update.progress)
+        if moved and self._teller is not None:
+            self._teller.state_changed(entry.request_id, entry.update.state.value, entry.update.progress)
         if entry.update.finished:
             entry.due = inf
 
@@ -292,13 +293,14 @@ class Watcher:
         try:
             update = await self._read_status(entry.request_id)
         except DryAPIError as error:
-            self._tell(Polled(request_id=entry.request_id, state=None))
+            if self._teller is not None:
+                self._teller.polled(entry.request_id, None)
             self._take_failure(entry, error)
         else:
             entry.failures, entry.missed = 0, False
             self._learn(entry, update, alive=entry.seen_at, seen=began)
-            if self._tells:
-                self._tell(Polled(request_id=entry.request_id, state=update.state.value))
+            if self._teller is not None:
+                self._teller.polled(entry.request_id, update.state.value)
             self.take(entry, update)
 
     def _end_read(self, entry: Entry, read: asyncio.Task[None]) -> None:
@@ -372,7 +374,8 @@ class Watcher:
             seconds = max(seconds, error.resets_at - time.time()) if error.retry_after is None else seconds
         jitter = random.random() * (0.25 + seconds / 10)  # noqa: S311  jitter, no secret
         self._turns.not_before = max(self._turns.not_before, now + seconds + jitter)
-        self._tell(RateLimited(lane=STATUS_LANE, seconds=seconds))
+        if self._teller is not None:
+            self._teller.rate_limited(STATUS_LANE, seconds)
         if error.kind == "daily":
             self._day_over, self._day_over_until = error, now + seconds
             for entry in self._board.values():

@@ -30,7 +30,7 @@ class Far:
     def __init__(self, **options: Any) -> None:
         connector, context = options.pop("connector", None), options.pop("ssl", None)
         settings = Settings(api_key="1|key", base_url="https://api.dryapi.dev", **options)
-        self.engine = Engine(settings, session=None, connector=connector, ssl=context, on_event=None)
+        self.engine = Engine(settings, session=None, connector=connector, ssl=context, teller=None)
 
     async def fetch(self, url: str, folder: Path) -> Path:
         link = Link(request_id="job", format=None, url=url)

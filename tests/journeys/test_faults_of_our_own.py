@@ -22,7 +22,7 @@ class Service:
     def __init__(self, client: Client, *, budget_fault: float = math.inf, read_fault: float = math.inf) -> None:
         self._began, self.budgets, self.reads = now(), 0, 0
         self._budget_fault, self._read_fault = budget_fault, read_fault
-        self.watcher = Watcher(client.settings, self._read, lambda _: None, budget=self._budget)
+        self.watcher = Watcher(client.settings, self._read, None, budget=self._budget)
 
     def _budget(self) -> Budget:
         self.budgets += 1

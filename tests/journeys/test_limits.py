@@ -287,8 +287,8 @@ async def test_the_next_life_of_a_client_remembers_its_lanes() -> None:
     assert not second.must_wait("txt2img", slot=False)
 
 
-def _ignore(_: Event) -> None:
-    """Take an event, and do nothing."""
+def _ignore(lane: str, seconds: float) -> None:
+    """Listen to nothing."""
 
 
 async def test_limits_of_a_lane_that_doesnt_exist_are_refused(sim: Simulator) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import pytest
 
 from dryapi_async import SharedStateError
-from dryapi_async.events import Event
 from dryapi_async.io.shared_lanes import SharedLanes
 from dryapi_async.shared import SharedRate
 
@@ -37,8 +36,8 @@ class Store:
             raise SharedStateError("The store is away. Bring it back.")
 
 
-def _ignore(_: Event) -> None:
-    """Take an event, and do nothing."""
+def _ignore(lane: str, seconds: float) -> None:
+    """Listen to nothing."""
 
 
 @pytest.mark.parametrize("limit", [3, 10**12])
