@@ -17,37 +17,37 @@ from attrs import asdict
 
 from benchmarks.answers import RESULT_BYTES, ROOT, SIGNED, name_job, read_answer
 from benchmarks.meter import measure
+from benchmarks.pace import Pace
 from benchmarks.subjects import Finish
 
 WARM_UP: Final = 4
 """Jobs for each of those at once, before anything is measured: connections are open then, and what is prepared once is prepared."""
-PIECE: Final = 6_000
-"""Steps of a piece of equal work: about half a millisecond, as a job takes."""
 PIPELINED: Final = 20
 """Jobs whose requests the raw socket sends ahead of their answers."""
 
 
 def drive(*, jobs: int, **subject: Any) -> dict[str, Any]:
-    """Bring jobs to their end with one subject, in one turn: what it cost, and the latencies' 50th and 99th percentile, seconds."""
+    """Bring jobs to their end with one subject, in one turn: what it cost, and its latencies' p99 / p50."""
     with open_subject(**subject) as finish:
-        return sum_up([finish(jobs)])
+        return sum_up([finish(jobs=jobs)])
 
 
 def take_turns(**subject: Any) -> Generator[dict[str, Any], None, None]:
-    """Say when one subject is ready, and then what each turn cost; a line of standard input is a turn's jobs."""
+    """Say when one subject is ready, and then what each turn cost; a line of standard input is what to give the subject for a turn."""
     with open_subject(**subject) as finish:
         yield {}
         for line in sys.stdin:
-            yield finish(json.loads(line))
+            yield finish(**json.loads(line))
 
 
 @contextmanager
 def open_subject(
     *, subject: str, url: str, authority: str | None, at_once: int, loop: str, without: list[str]
-) -> Generator[Callable[[int], dict[str, Any]], None, None]:
-    """Open a subject and warm it up: what is given brings so many jobs to their end, and says what that cost.
+) -> Generator[Callable[..., dict[str, Any]], None, None]:
+    """Open a subject and warm it up: what is given brings ``jobs`` to their end, and says what that cost.
 
     ``loop`` is the package whose ``new_event_loop`` is used; ``without`` names packages that are taken as not installed.
+    What is given takes ``paced=True``: then it does a piece of equal work after each job.
     """
     for name in without:
         sys.modules[name] = None  # type: ignore[assignment]  # pyright: ignore[reportArgumentType]  this is how an import is made to fail
@@ -55,55 +55,64 @@ def open_subject(
         opening = importlib.import_module(f"benchmarks.subjects.{subject}").open_jobs(url, at_once, trust(authority))
         finish = runner.run(opening.__aenter__())
         try:
-            runner.run(_finish_all(finish, WARM_UP * at_once, at_once, []))
+            runner.run(_finish_all(finish, WARM_UP * at_once, at_once))
             gc.collect()
             gc.freeze()  # for all alike: a full collection takes longer than all jobs at once
-            yield lambda jobs: runner.run(_take_turn(finish, jobs, at_once))
+
+            def take(jobs: int, *, paced: bool = False) -> dict[str, Any]:
+                return runner.run(_take_turn(finish, jobs, at_once, paced=paced))
+
+            yield take
         finally:
             runner.run(opening.__aexit__(None, None, None))
 
 
-async def _take_turn(finish: Finish, jobs: int, at_once: int) -> dict[str, Any]:
+async def _take_turn(finish: Finish, jobs: int, at_once: int, *, paced: bool) -> dict[str, Any]:
     # Others' turns take seconds, in which pools close connections that are idle for longer than they keep them: each its own time.
-    await _finish_all(finish, at_once, at_once, [])
-    latencies: list[float] = []
-    reading = await measure(_finish_all(finish, jobs, at_once, latencies))
-    assert len(latencies) == jobs
-    return {**asdict(reading), "latencies": latencies}
+    await _finish_all(finish, at_once, at_once)
+    spans: list[tuple[float, float]] = []
+    pace = Pace() if paced else None
+    reading = await measure(_finish_all(finish, jobs, at_once, spans, pace))
+    assert len(spans) == jobs
+    work = [] if pace is None else pace.measure(spans)
+    return {**asdict(reading), "latencies": [end - begin for begin, end in spans], "work": work}
 
 
 def sum_up(turns: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Make one reading of a subject's turns: times are sums, memory and stalls the worst, latencies those of all jobs."""
-    cuts = quantiles([latency for turn in turns for latency in turn["latencies"]], n=100)
     sums = {name: sum(turn[name] for turn in turns) for name in ("seconds", "cpu_seconds")}
     worst = {name: max(turn[name] for turn in turns) for name in ("rss_growth_bytes", "rss_peak_bytes", "stall_seconds")}
-    return {**sums, **worst, "p50": cuts[49], "p99": cuts[98]}
+    spreads = {name: _spread([one for turn in turns for one in turn[name]]) for name in ("latencies", "work")}
+    return {**sums, **worst, **spreads}
 
 
-async def _finish_all(finish: Finish, jobs: int, at_once: int, latencies: list[float]) -> None:
-    """Finish jobs, ``at_once`` at once, and note how long each took."""
+def _spread(values: Sequence[float]) -> float:
+    """Give p99 / p50; of nothing it is 0."""
+    if not values:
+        return 0.0
+    cuts = quantiles(values, n=100)
+    return cuts[98] / cuts[49]
+
+
+async def _finish_all(
+    finish: Finish, jobs: int, at_once: int, spans: list[tuple[float, float]] | None = None, pace: Pace | None = None
+) -> None:
+    """Finish jobs, ``at_once`` at once, and note when each began and ended, and the pace behind it."""
     numbers = iter(range(jobs))
 
     async def work() -> None:
         for number in numbers:
             began = time.perf_counter()
             size = await finish(number)
-            latencies.append(time.perf_counter() - began)
+            if spans is not None:
+                spans.append((began, time.perf_counter()))
+            if pace is not None:
+                pace.note()
             assert size == RESULT_BYTES
 
     async with asyncio.TaskGroup() as group:
         for _ in range(at_once):
             group.create_task(work())
-
-
-def steadiness(*, jobs: int, at_once: int) -> dict[str, float]:
-    """Do pieces of equal work, so many jobs' at once in turn, without any waiting: their latencies' p99 / p50 is the processor's own."""
-    ends = [time.perf_counter()]
-    for _ in range(at_once + jobs):
-        sum(step * step for step in range(PIECE))
-        ends.append(time.perf_counter())
-    cuts = quantiles((end - begin for begin, end in zip(ends, ends[at_once:], strict=False)), n=100)
-    return {"spread": cuts[98] / cuts[49]}
 
 
 def trust(authority: str | None) -> ssl.SSLContext | None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import importlib.util
-import itertools
 import json
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import sys
 import pytest
 from attrs import evolve
 
-from benchmarks import answers, jobs, report, throughput
+from benchmarks import answers, jobs, pace, report, throughput
 from benchmarks.options import Options
 from benchmarks.processes import ChildError, Server, run_child, start_child, start_server
 from benchmarks.throughput import OURS, OWN, PEERS, RAW, Load, Subject, Taken
@@ -52,7 +51,7 @@ def test_a_child_brings_jobs_to_their_end_over_tls(subject: str) -> None:
     with start_server(tls=True) as server:
         assert server.url.startswith("https://")
         seen = drive(server, subject, authority=server.authority)
-        assert 0 < seen["p50"] <= seen["p99"] < seen["seconds"]
+        assert (seen["latencies"] >= 1, seen["work"]) == (True, 0.0)
         assert seen["rss_peak_bytes"] > seen["rss_growth_bytes"] >= 0
         with pytest.raises(ChildError, match=r"(?i)certificate"):
             drive(server, subject, authority=None)
@@ -69,9 +68,12 @@ def test_a_child_takes_turns_and_says_what_each_cost() -> None:
         subjects = [RAW, evolve(OURS, name="once more")]
         readings = throughput.take_turns(load, subjects, server)
         assert set(readings) == {"raw aiohttp", "once more"}
-        assert all(reading["us"] > 0 and reading["speed"] > 0 and reading["spread"] >= 1 for reading in readings.values())
+        assert all(
+            reading["us"] > 0 and reading["speed"] > 0 and reading["spread"] >= 1 and reading["spread_work"] >= 1
+            for reading in readings.values()
+        )
         with throughput._start(RAW, load, server) as ask:
-            assert [len(ask(jobs)["latencies"]) for jobs in (5, 2)] == [5, 2]
+            assert [len(ask({"jobs": jobs})["latencies"]) for jobs in (5, 2)] == [5, 2]
 
 
 def test_a_child_that_ends_or_hangs_is_told() -> None:
@@ -81,9 +83,9 @@ def test_a_child_that_ends_or_hangs_is_told() -> None:
             pass
         with start_child("jobs:take_turns", **work, without=[]) as ask:
             with pytest.raises(ChildError, match="TypeError"):
-                ask("no number")
+                ask({"jobs": "no number"})
             with pytest.raises(ChildError, match="TypeError"):
-                ask(2)
+                ask({"jobs": 2})
         with (
             pytest.raises(ChildError, match="ended before it answered"),
             start_child("jobs:take_turns", patience=0.001, **work, without=[]),
@@ -93,10 +95,13 @@ def test_a_child_that_ends_or_hangs_is_told() -> None:
 
 def test_turns_are_summed_up() -> None:
     turn = {"seconds": 1.0, "cpu_seconds": 0.5, "rss_growth_bytes": 3, "rss_peak_bytes": 30, "stall_seconds": 0.1}
-    turns = [{**turn, "latencies": [1.0] * 98}, {**turn, "rss_peak_bytes": 40, "stall_seconds": 0.01, "latencies": [5.0] * 2}]
+    turns = [
+        {**turn, "latencies": [1.0] * 98, "work": []},
+        {**turn, "rss_peak_bytes": 40, "stall_seconds": 0.01, "latencies": [5.0] * 2, "work": [1.0, 1.0]},
+    ]
     summed = jobs.sum_up(turns)
     assert (summed["seconds"], summed["cpu_seconds"], summed["rss_peak_bytes"], summed["stall_seconds"]) == (2.0, 1.0, 40, 0.1)
-    assert (summed["p50"], summed["p99"]) == (1.0, 5.0)
+    assert (summed["latencies"], summed["work"]) == (5.0, 1.0)
 
 
 @pytest.mark.parametrize("tls", [False, True])
@@ -121,11 +126,11 @@ async def test_each_job_is_done_once_and_so_many_at_once() -> None:
         done.append(number)
         return answers.RESULT_BYTES
 
-    latencies: list[float] = []
-    await jobs._finish_all(finish, 20, 4, latencies)
+    spans: list[tuple[float, float]] = []
+    await jobs._finish_all(finish, 20, 4, spans)
     assert (sorted(done), most) == (list(range(20)), 4)
-    assert len(latencies) == 20
-    assert min(latencies) >= 0.001
+    assert len(spans) == 20
+    assert min(end - begin for begin, end in spans) >= 0.001
 
 
 @pytest.mark.anyio
@@ -136,16 +141,19 @@ async def test_a_turn_opens_what_was_closed_meanwhile_before_it_measures() -> No
         opened.append(number)
         return answers.RESULT_BYTES
 
-    turn = await jobs._take_turn(finish, 20, 4)
+    turn = await jobs._take_turn(finish, 20, 4, paced=True)
     assert opened == [*range(4), *range(20)]
-    assert len(turn["latencies"]) == 20
+    assert len(turn["latencies"]) == len(turn["work"]) == 20
 
 
-@pytest.mark.parametrize(("slow", "spread"), [(0, 1.0), (20, 1.5), (200, 1.0)])
-def test_a_processor_that_is_slow_for_a_while_shows_in_its_steadiness(monkeypatch: pytest.MonkeyPatch, slow: int, spread: float) -> None:
-    clock = itertools.accumulate([0.0, *([1.0] * (204 - slow)), *([1.5] * slow)])
-    monkeypatch.setattr(jobs.time, "perf_counter", lambda: next(clock))
-    assert jobs.steadiness(jobs=200, at_once=4)["spread"] == pytest.approx(spread)
+def test_what_a_processor_can_do_in_a_time_is_told_from_how_slow_it_is_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A piece takes 1 until 110, then 2: its beginning and its end.
+    clock = iter([9, 10, 59, 60, 109, 110, 138, 140, 238, 240])
+    monkeypatch.setattr(pace.time, "perf_counter", lambda: next(clock))
+    seen = pace.Pace()
+    for _ in range(4):
+        seen.note()
+    assert seen.measure([(10, 60), (60, 110), (140, 240), (20, 70), (190, 240), (110, 140)]) == pytest.approx([50, 50, 50, 50, 25, 20])
 
 
 @pytest.mark.anyio
@@ -201,7 +209,7 @@ def test_the_server_answers_the_peers(submit: str, reads: list[str], file: str) 
 
 
 def read(us: float, speed: float = 100.0) -> dict[str, float]:
-    return {"us": us, "speed": speed, "spread": 1.1, "stall": 1.0, "rss": 40.0}
+    return {"us": us, "speed": speed, "spread": 1.1, "spread_work": 1.0, "stall": 1.0, "rss": 40.0}
 
 
 def test_ours_is_compared_with_raw_and_peers_with_ours_repetition_by_repetition() -> None:
@@ -212,7 +220,8 @@ def test_ours_is_compared_with_raw_and_peers_with_ours_repetition_by_repetition(
     figures = {figure.name: figure for figure in throughput.compare(taken)}
     assert figures["CPU us a job"].judged_values == (1.2, 1.5)
     assert figures["p99 / p50 of a job's latency"].judged_values == (1.1, 1.1)
-    assert len(figures) == 5  # nothing is said of `speed`, which didn't run
+    assert figures["the same by the work the processor could do meanwhile"].judged_values == (1.0, 1.0)
+    assert len(figures) == 6  # nothing is said of `speed`, which didn't run
     (peer,) = throughput.compare_peers(taken)
     assert peer.judged_values == (10.0, 5.0)
     assert [str(goal) for goal in peer.goals] == ["must be >= 7"]
