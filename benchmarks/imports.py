@@ -1,18 +1,21 @@
 """Imports: what a fresh process pays for this client before its first call, beside aiohttp's own import and other SDKs."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from statistics import median
 from typing import Final
 
 from attrs import frozen
 
 from benchmarks import machine
-from benchmarks.figures import Goal, spread
+from benchmarks.figures import Figure, Goal, goal_table, spread
 from benchmarks.options import Options
 from benchmarks.processes import ROOT, ChildError, run_child
 from benchmarks.report import Section
@@ -44,6 +47,20 @@ STARTS: Final = (
 )
 BARE, BASE = STARTS[0], STARTS[1]
 OURS: Final = STARTS[:5]
+INSIDE: Final = ("`import aiohttp`", "then `from dryapi_async import Client`", "and a client made")
+CLOCK: Final = """
+import json, time
+began = time.perf_counter()
+import aiohttp
+based = time.perf_counter()
+from dryapi_async import Client
+imported = time.perf_counter()
+Client('1|a-key')
+print(json.dumps([based - began, imported - based, time.perf_counter() - based]))
+"""
+"""A program that says itself how long its imports take: the difference of two processes has the noise of both, and their ends in it."""
+WITHOUT: Final = "import sys; sys.modules['orjson'] = None\n"
+"""What every program begins with: what the extra ``speed`` installs isn't part of the client."""
 
 
 def run(options: Options) -> Section:
@@ -56,6 +73,7 @@ def run(options: Options) -> Section:
     starts = [one for one in (OURS if options.smoke else STARTS) if importlib.util.find_spec(one.package) is not None]
     repetitions = 1 if options.smoke else REPETITIONS * options.repetitions
     taken: dict[str, list[float]] = run_child("imports:measure", names=[one.name for one in starts], repetitions=repetitions)
+    inside: list[list[float]] = run_child("imports:measure_inside", repetitions=repetitions)
     if options.smoke:
         seen = ", ".join(f"{one.name} {median(taken[one.name]):.0f} ms" for one in starts)
         return Section(name="import", text=f"It works: {seen}. Too few to say how fast.\n")
@@ -67,8 +85,14 @@ def run(options: Options) -> Section:
 |---|---|---|---|---|
 {rows}
 
-* A process is timed from its start to its end, {len(taken[BARE.name])} of each in turn; a difference is taken within each turn:
-  median, least and greatest. Byte code is written before, into a folder of its own; nothing else is kept between processes.
+By the program's own clock, in one process, ms:
+
+{goal_table(_make_figures(inside))}
+
+* A process is timed from its start to its end, its tidying up at the end included, {len(taken[BARE.name])} of each in turn; a
+  difference is taken within each turn: median, least and greatest. It is one of two large times, and has the noise of both.
+* By the program's own clock aiohttp is imported first, and what comes then is what this client adds: {len(inside)} processes.
+* Byte code is written before, into a folder of its own; nothing else is kept between processes. orjson is taken as not installed.
 * Public names are loaded when they are first used, so `import dryapi_async` alone does little; the goals are for a program that has its
   client. Making the client loads all that the first call needs: a test holds that the first call imports nothing of ours and nothing of
   anybody else's.
@@ -79,6 +103,23 @@ def run(options: Options) -> Section:
     )
 
 
+def _make_figures(inside: list[list[float]]) -> list[Figure]:
+    """Make the figures of what the programs said of themselves."""
+    columns = zip(INSIDE, ((), GOALS, GOALS), zip(*inside, strict=True), strict=True)
+    return [Figure(name=name, digits=1, ours=values, raw=(), judged="ours", goals=goals) for name, goals, values in columns]
+
+
+def measure_inside(*, repetitions: int) -> list[list[float]]:
+    """Run the program that has a clock of its own, again and again: milliseconds of each of its parts.
+
+    Raises:
+        ChildError: It failed.
+    """
+    with _environment() as environment:
+        said = [_run("imports with a clock", CLOCK, environment) for _ in range(1 + repetitions)]
+    return [[seconds * 1000 for seconds in json.loads(line)] for line in said[1:]]
+
+
 def measure(*, names: list[str], repetitions: int) -> dict[str, list[float]]:
     """Run programs in turn, again and again, on the core of this process: milliseconds of each.
 
@@ -87,26 +128,32 @@ def measure(*, names: list[str], repetitions: int) -> dict[str, list[float]]:
     """
     starts = [one for one in STARTS if one.name in names]
     taken: dict[str, list[float]] = {one.name: [] for one in starts}
-    with tempfile.TemporaryDirectory(prefix="dryapi-benchmark-") as folder:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-        environment |= {"PYTHONPYCACHEPREFIX": folder, "PYTHONPATH": str(ROOT)}
+    with _environment() as environment:
         for one in starts:
-            _run(one, environment)
+            _run(one.name, one.code, environment)
         for _ in range(repetitions):
             for one in starts:
-                taken[one.name].append(_run(one, environment) * 1000)
+                began = time.perf_counter()
+                _run(one.name, one.code, environment)
+                taken[one.name].append((time.perf_counter() - began) * 1000)
     return taken
 
 
-def _run(start: Start, environment: dict[str, str]) -> float:
-    """Run a program in a fresh process; seconds."""
-    command = [sys.executable, "-c", start.code]
-    began = time.perf_counter()
+@contextmanager
+def _environment() -> Generator[dict[str, str], None, None]:
+    """Give the environment of a program: its byte code has a folder of its own."""
+    with tempfile.TemporaryDirectory(prefix="dryapi-benchmark-") as folder:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        yield kept | {"PYTHONPYCACHEPREFIX": folder, "PYTHONPATH": str(ROOT)}
+
+
+def _run(name: str, code: str, environment: dict[str, str]) -> str:
+    """Run a program in a fresh process, and give what it says."""
+    command = [sys.executable, "-c", WITHOUT + code]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    seconds = time.perf_counter() - began
     if done.returncode:
-        raise ChildError(f"{start.name} failed with exit status {done.returncode}:\n{done.stderr}")
-    return seconds
+        raise ChildError(f"{name} failed with exit status {done.returncode}:\n{done.stderr}")
+    return done.stdout
 
 
 def _write_row(start: Start, taken: dict[str, list[float]]) -> str:

@@ -26,6 +26,15 @@ def test_a_program_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         imports.measure(names=["a slip"], repetitions=1)
 
 
+def test_a_program_says_itself_how_long_its_imports_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    ((aiohttp, client, made),) = imports.measure_inside(repetitions=1)
+    assert min(aiohttp, client) > 1
+    assert client < made
+    monkeypatch.setattr(imports, "CLOCK", "import orjson")
+    with pytest.raises(ChildError, match="import of orjson halted"):
+        imports.measure_inside(repetitions=1)
+
+
 def test_what_stays_is_named() -> None:
     before = long_run.Held(sockets=2, files=4, tasks=1, threads=1)
     after = long_run.Held(sockets=5, files=4, tasks=3, threads=1)
