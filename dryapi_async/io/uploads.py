@@ -22,11 +22,13 @@ T = TypeVar("T")
 PIECE_BYTES: Final = 256 * 1024
 """Read from disk at once: fewer thread hops than smaller ones, and no longer stall of the loop than larger ones."""
 
-BUFFER_BYTES: Final = 128 * 1024
-"""The buffer that a plain file goes through: it stays in the processor's cache."""
-
 TURN_BYTES: Final = 128 * 1024
-"""Sent by one upload before others have their turn: a socket that takes all never makes it wait."""
+"""Sent by one upload before others have their turn, for a socket that takes all never makes it wait; and the buffer that a plain file goes
+through, which stays in the processor's cache."""
+
+SECURE_TURN_BYTES: Final = 80 * 1024
+"""The same over TLS, five records: encrypting takes the loop's time, and what is encrypted is kept until it is sent. With 128 KiB sixteen
+uploads at once stall it a fifth longer and keep a quarter more."""
 
 Progress = Callable[[int, int], None]
 """Told the bytes sent so far, and all there are."""
@@ -118,6 +120,7 @@ class FormBody(Body):
         self._readers = readers
         self._threads = threads
         self._progress = progress
+        self._turn_bytes = TURN_BYTES
         self._sent_bytes = 0
 
     @property
@@ -126,6 +129,8 @@ class FormBody(Body):
         return self._sent_bytes
 
     async def _send(self, stream: StreamWriter) -> None:
+        if stream.transport is not None and stream.transport.get_extra_info("sslcontext") is not None:
+            self._turn_bytes = SECURE_TURN_BYTES
         *heads, last = self._layout.heads
         for head, size, reader in zip(heads, self._layout.sizes, self._readers, strict=True):
             await self._put(stream, head)
@@ -134,10 +139,10 @@ class FormBody(Body):
 
     async def _put(self, stream: StreamWriter, piece: bytes | memoryview) -> None:
         await super()._put(stream, piece)
-        turn, self._sent_bytes = self._sent_bytes // TURN_BYTES, self._sent_bytes + len(piece)
+        turn, self._sent_bytes = self._sent_bytes // self._turn_bytes, self._sent_bytes + len(piece)
         if self._progress is not None:
             self._progress(self._sent_bytes, self._layout.length)
-        if self._sent_bytes // TURN_BYTES > turn:
+        if self._sent_bytes // self._turn_bytes > turn:
             await asyncio.sleep(0)
 
     async def _send_file(self, stream: StreamWriter, reader: Reader, size: int) -> None:
@@ -150,8 +155,8 @@ class FormBody(Body):
             await self._send_plain(stream, reader, size)
             return
         if reader.fixed is not None:
-            for start in range(0, size, BUFFER_BYTES):
-                await self._put(stream, reader.fixed[start : start + BUFFER_BYTES])
+            for start in range(0, size, self._turn_bytes):
+                await self._put(stream, reader.fixed[start : start + self._turn_bytes])
             return
         position = 0
         while position < size:
@@ -161,7 +166,7 @@ class FormBody(Body):
 
     async def _send_plain(self, stream: StreamWriter, reader: Reader, size: int) -> None:
         """Send a plain file through one buffer: a fresh object for each piece would cost its pages anew, a third of all the time."""
-        view, position = memoryview(bytearray(min(BUFFER_BYTES, size))), 0
+        view, position = memoryview(bytearray(min(self._turn_bytes, size))), 0
         with emptied(stream.transport):
             while position < size:
                 count = reader.read_cached(position, view)

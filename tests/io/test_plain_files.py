@@ -16,7 +16,7 @@ from aiohttp.http_writer import StreamWriter
 from dryapi_async import File, SourceChangedError
 from dryapi_async.io import plain, sources
 from dryapi_async.io.threads import FileThreads
-from dryapi_async.io.uploads import BUFFER_BYTES, TURN_BYTES, FormBody, Upload
+from dryapi_async.io.uploads import SECURE_TURN_BYTES, TURN_BYTES, FormBody, Upload
 from dryapi_async.protocol.wire import FilePart
 
 from ..conftest import PNG, sha256
@@ -123,9 +123,12 @@ async def test_p10_a_transport_has_its_limits_again_however_it_ends(path: Path, 
     assert transport.told == ([(1, 0)] if ends == "closed" else [(1, 0), (65_536, 16_384)])
 
 
-async def test_p05_a_file_in_memory_on_a_socket_that_takes_all_leaves_others_their_turn(tmp_path: Path, threads: FileThreads) -> None:
+@pytest.mark.parametrize(("secure", "turn_bytes"), [(False, TURN_BYTES), (True, SECURE_TURN_BYTES)], ids=["plain", "TLS"])
+async def test_p05_a_file_in_memory_on_a_socket_that_takes_all_leaves_others_their_turn(
+    tmp_path: Path, threads: FileThreads, secure: bool, turn_bytes: int
+) -> None:
     path, turns = tmp_path / "fox.png", 0
-    path.write_bytes(PNG + os.urandom(8 * TURN_BYTES))
+    path.write_bytes(PNG + os.urandom(8 * turn_bytes))
     if needs_thread(path):
         pytest.skip("this file system can't say what it has in memory")
 
@@ -138,7 +141,11 @@ async def test_p05_a_file_in_memory_on_a_socket_that_takes_all_leaves_others_the
     class Greedy(Stingy):
         def write(self, data: bytes | bytearray | memoryview) -> None:
             super().write(data)
+            assert len(data) <= turn_bytes
             seen.append(turns)
+
+        def get_extra_info(self, name: str, default: object = None) -> object:
+            return "a context" if secure and name == "sslcontext" else default
 
     seen: list[int] = []
     upload, body = await open_body(path, threads)
@@ -187,24 +194,24 @@ async def test_p30_a_file_in_memory_takes_a_thread_for_its_last_piece_alone(
     upload, body = await open_body(path, threads)
     await body.write_with_length(make_stream(Stingy(0)), None)
     upload.close()
-    assert reads == [700_000 // BUFFER_BYTES * BUFFER_BYTES]
+    assert reads == [700_000 // TURN_BYTES * TURN_BYTES]
 
 
 def test_p30_what_isnt_in_memory_is_missed_and_then_read(path: Path) -> None:
     if not hasattr(os, "posix_fadvise") or needs_thread(path):
         pytest.skip("this system can't say what it has in memory, or can't be made to forget it")
-    view = memoryview(bytearray(BUFFER_BYTES))
+    view = memoryview(bytearray(TURN_BYTES))
     with path.open("rb+") as file:
         os.fsync(file.fileno())
         for _ in range(50):
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            if plain.read_cached(file.fileno(), view, BUFFER_BYTES) == 0:
+            if plain.read_cached(file.fileno(), view, TURN_BYTES) == 0:
                 break
             time.sleep(0.01)
         else:
             pytest.fail("nothing was ever missed")
-        assert plain.read_into(file.fileno(), view, BUFFER_BYTES) == BUFFER_BYTES
-    assert bytes(view) == path.read_bytes()[BUFFER_BYTES : 2 * BUFFER_BYTES]
+        assert plain.read_into(file.fileno(), view, TURN_BYTES) == TURN_BYTES
+    assert bytes(view) == path.read_bytes()[TURN_BYTES : 2 * TURN_BYTES]
 
 
 def test_p30_systems_without_preadv_read_into_a_buffer_too(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
