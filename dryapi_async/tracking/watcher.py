@@ -194,8 +194,7 @@ class Watcher:
         """Fold news about a job in, from whatever source."""
         before = entry.update
         news = entry.take(update)
-        moved = news and (before.state, before.progress) != (entry.update.state, entry.update.progress)
-        if moved and self._teller is not None:
+        if self._teller is not None and news and (before.state, before.progress) != (entry.update.state, entry.update.progress):
             self._teller.state_changed(entry.request_id, entry.update.state.value, entry.update.progress)
         if entry.update.finished:
             entry.due = inf
