@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from attrs import define, field
+from multidict import CIMultiDict
 from yarl import URL
 
 from dryapi_async.errors import DownloadError, DryAPIError, LinkExpiredError
@@ -33,7 +34,7 @@ logger: logging.Logger = logging.getLogger("dryapi_async")
 
 PIECE_BYTES: Final = 256 * 1024
 MOST_REDIRECTS: Final = 5
-_HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity"}
+_HEADERS: Final = CIMultiDict({"Accept": "*/*", "Accept-Encoding": "identity"})
 _FILE: Final = frozenset({200, 203, 206})
 """Answers that bring a file. Other successes, such as 204, bring none."""
 _PAGES: Final = frozenset({"text/html", "application/xhtml+xml", "application/json", "application/xml", "text/xml"})
@@ -162,15 +163,17 @@ class Downloads:
                 async with self._exchange.slots, self._http.gate:
                     self._http.check_open()
                     response = await self._request(transfer)
-                    async with response:
+                    with self._http.reading(response):
                         if response.status in _FILE:
                             self._begin(transfer, response)
                             expect(response, transfer.total)
-                            with self._http.reading(response):
-                                async for piece in self._read(transfer, response):
-                                    if rest := self._take(transfer, response, piece):
-                                        yield rest
-                                        self._tell_received(transfer)
+                            async for piece in self._read(transfer, response):
+                                if rest := self._take(transfer, response, piece):
+                                    yield rest
+                                    self._tell_received(transfer)
+                                if transfer.position == transfer.total:
+                                    # All that was announced is here; to ask for the end costs as much as another piece.
+                                    break
                             self._check_whole(transfer)
                             self._exchange.quota.put()
                             self._note_attempt(transfer, response, None, whole=True)
@@ -210,7 +213,7 @@ class Downloads:
         """Ask for the file, or for the rest of it, and follow redirects with the rules checked at each."""
         headers = _HEADERS
         if transfer.position and transfer.validator and transfer.coding is None:
-            headers = headers | {"Range": f"bytes={transfer.position}-", "If-Range": transfer.validator}
+            headers = CIMultiDict(headers, **{"Range": f"bytes={transfer.position}-", "If-Range": transfer.validator})
         url = transfer.url or ""
         for _ in range(MOST_REDIRECTS + 1):
             url = check_link(url, self._http.rules)

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from copy import copy
-from functools import lru_cache
 from ssl import SSLContext
 from types import SimpleNamespace
 from typing import Final, Self
@@ -106,6 +105,9 @@ class Http:
         self._settings, times = settings, settings.timeouts
         self._key = settings.api_key.encode() if len(settings.api_key) >= SHORTEST_KEY else b""
         self._timeout = aiohttp.ClientTimeout(total=times.total, connect=times.connect, sock_connect=times.connect, sock_read=times.idle)
+        # Read once: the addresses of all calls are made of it.
+        self._root = URL(settings.base_url, encoded=True)
+        self._prefix = self._root.raw_path.rstrip("/")
         # As aiohttp wants them: it would make such of them for each request.
         self._headers = CIMultiDict({"Authorization": f"Bearer {settings.api_key}"})
 
@@ -171,13 +173,11 @@ class Http:
 
     async def _send(self, call: WireCall, body: Body | None) -> Answer | Broken:
         self.check_open()
-        status: int | None = None
-        headers: Mapping[str, str] = {}
-        url = self._url(call)
+        response: aiohttp.ClientResponse | None = None
         try:
-            async with self.session.request(
+            response = await self.session.request(
                 call.method,
-                url,
+                self._url(call),
                 data=body,
                 headers=self._headers,
                 timeout=self._timeout,
@@ -186,29 +186,26 @@ class Http:
                 proxy=self._proxy,
                 expect100=self._settings.expect100 and body is not None,
                 trace_request_ctx=body,
-            ) as response:
-                # Only what refuses is shown to anybody: another's headers need no cleaning, and find a name in any case.
-                status = response.status
-                headers = response.headers if status < 300 else self._read_headers(response.headers)  # noqa: PLR2004  success
-                content = await self._read_whole(response)
-                return Answer(status=status, headers=headers, content=self._without_key(content))
+            )
+            content = response.content.read_nowait() if self._is_here(response) else await self._read_whole(response)
+            return Answer(status=response.status, headers=self._read_headers(response), content=self._without_key(content))
         except Exception as error:  # noqa: BLE001  a given session's traces and connector may raise anything, also after a payment
-            if status is not None and status >= 400:  # noqa: PLR2004  a refusal is decided by its status; its words may be lost
-                return Answer(status=status, headers=headers, content=b"")
-            return self._break(call, body, status, error)
+            if response is not None and response.status >= 400:  # noqa: PLR2004  a refusal is decided by its status; its words may be lost
+                return Answer(status=response.status, headers=self._read_headers(response), content=b"")
+            return self._break(call, body, None if response is None else response.status, error)
 
-    def _read_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
-        """Lower the headers' names, and take our key out of what came back."""
-        return {name.lower(): self._without_key(value.encode(errors="replace")).decode() for name, value in headers.items()}
+    def _read_headers(self, response: aiohttp.ClientResponse) -> Mapping[str, str]:
+        """Lower the headers' names, and take our key out of what came back, where that is shown: in what refuses, and no success."""
+        if response.status < 300:  # noqa: PLR2004  success; aiohttp's find a name in any case
+            return response.headers
+        return {name.lower(): self._without_key(value.encode(errors="replace")).decode() for name, value in response.headers.items()}
 
     def _without_key(self, content: bytes) -> bytes:
         """Take our key out of an answer that echoes it: errors show what the other side said."""
         return content.replace(self._key, b"...") if self._key and self._key in content else content
 
     def _url(self, call: WireCall) -> URL:
-        # A payment's path has no id in it: there are as many as operations.
-        address = self._settings.base_url + call.path
-        url = _prepare_url(address) if call.billed else URL(address, encoded=True)
+        url = self._root.with_path(self._prefix + call.path, encoded=True)
         return url.with_query(call.query) if call.query else url
 
     def _break(self, call: WireCall, body: Body | None, status: int | None, error: Exception, *, began: bool = True) -> Broken:
@@ -244,14 +241,23 @@ class Http:
         """What may be sent again."""
         return self._settings.retry
 
+    def _is_here(self, response: aiohttp.ClientResponse) -> bool:
+        """Say whether an answer came whole with its headers, and has given its connection back: then there is nothing to wait for."""
+        return response.connection is None and not self.session.trace_configs
+
     async def _read_whole(self, response: aiohttp.ClientResponse) -> bytes:
-        """Read an answer whole, up to the longest that can be one."""
+        """Read an answer whole, up to the longest that can be one, and give its connection back, also where that fails."""
         self._reading.add(response)
         try:
             length = response.content_length
             return await (response.read() if length is not None and length <= MOST_ANSWER_BYTES else _read_bounded(response))
+        except BaseException:
+            response.release()
+            raise
         finally:
             self._reading.discard(response)
+            # What still sends the request ends before its files are closed.
+            await response.wait_for_close()
 
     async def fetch(self, url: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         """Ask any host for a file: without the key, without following redirects, its body as it comes (even compressed).
@@ -324,10 +330,10 @@ class Http:
             ) as response,
         ):
             content = await self._read_whole(response)
-            return Answer(status=response.status, headers=self._read_headers(response.headers), content=content)
+            return Answer(status=response.status, headers=self._read_headers(response), content=content)
 
     def reading(self, response: aiohttp.ClientResponse) -> "Reading":
-        """Note an answer whose body is being read, so that closing the client ends that reading."""
+        """Note an answer that is being read, so that closing the client ends that reading, and give its connection back behind it."""
         return Reading(self._reading, response)
 
     async def close(self) -> None:
@@ -339,7 +345,7 @@ class Http:
 
 
 class Reading:
-    """An answer whose body is being read, while it is."""
+    """An answer to a request without a body, while it is read. Leaving it costs nothing where it was read to its end."""
 
     __slots__ = ("_all", "_response")
 
@@ -352,11 +358,8 @@ class Reading:
 
     def __exit__(self, *_: object) -> None:
         self._all.discard(self._response)
-
-
-@lru_cache(maxsize=128)
-def _prepare_url(address: str) -> URL:
-    return URL(address, encoded=True)
+        if not self._response.closed:
+            self._response.release()
 
 
 def _words_of(error: Exception) -> str:

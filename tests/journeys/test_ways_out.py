@@ -282,12 +282,17 @@ def snapshot(session: aiohttp.ClientSession) -> dict[str, Any]:
 async def test_p28_a_given_session_is_left_as_it_was(tls: str, through: str, out: Path) -> None:
     """What it traces is told; its headers, cookies, authorisation, raise_for_status and proxy are for its own requests."""
     told: list[str] = []
+    answered: list[str] = []
 
     async def note(_: aiohttp.ClientSession, __: object, started: aiohttp.TraceRequestStartParams) -> None:
         told.append(started.url.path)
 
+    async def note_answer(_: aiohttp.ClientSession, __: object, answer: aiohttp.TraceResponseChunkReceivedParams) -> None:
+        answered.append(answer.url.path)
+
     trace = aiohttp.TraceConfig()
     trace.on_request_start.append(note)
+    trace.on_response_chunk_received.append(note_answer)
     trace.freeze()
     own: Any = {
         "headers": {"X-Of-The-Session": "1", "Authorization": "Basic of-the-session"},
@@ -304,6 +309,7 @@ async def test_p28_a_given_session_is_left_as_it_was(tls: str, through: str, out
         assert snapshot(session) == before
         assert not session.closed
         assert {"/api/v1/client/img2img", sim.storage_requests[0].path, "/broadcasting/auth"} <= set(told)
+        assert {"/api/v1/client/img2img", "/broadcasting/auth"} <= set(answered)
         for one in (*sim.requests, *sim.storage_requests):
             assert not {"X-Of-The-Session", "Cookie"} & one.headers.keys()
             assert "Basic" not in one.headers.get("Authorization", "")
