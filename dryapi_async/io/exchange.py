@@ -221,7 +221,8 @@ class Exchange:
         """Wait for the turn, send once, and note that it is on its way while it is; an answer that says yes teaches the lane."""
         trail.attempt += 1
         trail.waits_for = f"its turn in lane {call.lane}"
-        async with Passage(self.pacing, call, deadline=deadline, tell=self.tell_wait) as passage:
+        passage = Passage(self.pacing, call, deadline=deadline, tell=self.tell_wait)
+        async with passage:
             if deadline < inf and self._now() >= deadline:
                 raise RequestTimeoutError(f"{call.name}: the time given was over before it could be sent. Nothing was sent.")
             body = self._text_body(call) if upload is None else await self._open_form(call, upload, trail)

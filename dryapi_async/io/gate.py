@@ -1,6 +1,7 @@
 """A client's places for requests: as many as its pool has connections."""
 
 import asyncio
+from collections.abc import Awaitable
 
 from dryapi_async.errors import PoolTimeoutError
 from dryapi_async.io.places import Places
@@ -14,14 +15,15 @@ class Gate:
         self._places = places
         self._seconds = seconds
 
-    async def __aenter__(self) -> None:
+    def __aenter__(self) -> Awaitable[None]:
         """Take a place.
 
         Raises:
             PoolTimeoutError: None came free in time.
         """
-        if self._free.take():
-            return
+        return self._free.ready if self._free.take() else self._wait()
+
+    async def _wait(self) -> None:
         try:
             async with asyncio.timeout(self._seconds):
                 await self._free.acquire()
@@ -30,6 +32,7 @@ class Gate:
                 f"All {self._places} connections stayed busy for {self._seconds:g} s: nothing was sent. Raise pool_size, or send less."
             ) from None
 
-    async def __aexit__(self, *_: object) -> None:
+    def __aexit__(self, *_: object) -> Awaitable[None]:
         """Give the place back."""
         self._free.release()
+        return self._free.ready

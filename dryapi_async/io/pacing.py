@@ -4,10 +4,10 @@ import asyncio
 import random
 from bisect import insort
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from math import inf
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from attrs import define, field
 
@@ -55,6 +55,14 @@ class Queue:
     hold: float = 0.0
     """Seconds that the last 429 asked for."""
 
+    def take(self, now: float) -> bool:
+        """Take a place where one is free and nobody waits for it."""
+        return not self.waiters and self.lane.day_over(now) is None and self.lane.reserve(now) == 0
+
+    def try_again(self, now: float) -> bool:
+        """Take a place for a call that waited long enough already; not before who waits in the lane."""
+        return not self.waiters and self.lane.reserve(now) == 0
+
 
 class Pacing:
     """The limits of one account as one client keeps them. Places go out in the order in which they were asked for."""
@@ -89,7 +97,8 @@ class Pacing:
                 while window.out:
                     window.settle(now)
 
-    def _queue(self, name: str) -> Queue:
+    def find(self, name: str) -> Queue:
+        """Find a lane, or open it."""
         return self.queues.get(name) or self._open_queue(name)
 
     def _open_queue(self, name: str) -> Queue:
@@ -99,7 +108,7 @@ class Pacing:
 
     def must_wait(self, name: str, *, slot: bool) -> bool:
         """Say whether a call that asked now would have to wait."""
-        queue = self._queue(name)
+        queue = self.find(name)
         return bool(queue.waiters) or queue.lane.wait(self._loop.time()) > 0 or (slot and self.slots.locked())
 
     def take_number(self) -> int:
@@ -107,13 +116,12 @@ class Pacing:
         self._count += 1
         return self._count
 
-    def take(self, name: str) -> bool:
+    def take(self, queue: Queue) -> bool:
         """Take a place in a lane where one is free and nobody waits for it."""
-        queue, now = self._queue(name), self._loop.time()
-        self.last_seen = now
-        return not queue.waiters and queue.lane.day_over(now) is None and queue.lane.reserve(now) == 0
+        self.last_seen = now = self._loop.time()
+        return queue.take(now)
 
-    async def enter(self, name: str, request: str, number: int, *, tell: TellWait | None = None) -> float:
+    async def enter(self, queue: Queue, request: str, number: int, *, tell: TellWait | None = None) -> float:
         """Take a place in a lane, behind all that have a lower number; give the seconds that a 429 held the lane back just before.
 
         ``tell`` hears that it has to wait, in place of the lanes' first client.
@@ -121,10 +129,9 @@ class Pacing:
         Raises:
             RateLimitError: The day's limit is used up, by what was sent or by who waits already.
         """
-        if self.take(name):
+        if self.take(queue):
             return 0.0
-        queue, now = self._queue(name), self._loop.time()
-        if (until := queue.lane.day_over(now, ahead=len(queue.waiters))) is not None:
+        if (until := queue.lane.day_over(self._loop.time(), ahead=len(queue.waiters))) is not None:
             raise self._day_is_over(queue.lane, request, until)
         waiter = Waiter(number, self._loop.create_future(), request, tell or self._tell)
         insort(queue.waiters, waiter, key=_turn)
@@ -133,59 +140,55 @@ class Pacing:
             return await waiter.place
         except asyncio.CancelledError:
             if waiter.place.done() and not waiter.place.cancelled() and waiter.place.exception() is None:
-                self.give_back(name)
+                self.give_back(queue)
             elif waiter in queue.waiters:
                 queue.waiters.remove(waiter)
                 self._pump()
             raise
 
-    def shared_rates(self, name: str) -> "tuple[SharedRate, ...]":
+    def shared_rates(self, lane: Lane) -> "tuple[SharedRate, ...]":
         """Give what all processes keep together in a lane, by what is known of it now: what nobody limits costs the store nothing."""
         from dryapi_async.shared import SharedRate  # noqa: PLC0415  here and nowhere before: few clients share
 
         return tuple(
             SharedRate(
-                name="pot" if window is self.pot else name,
+                name="pot" if window is self.pot else lane.name,
                 limit=max(int(window.limit), 1),
                 seconds=window.seconds,
                 gap=window.seconds / max(window.limit, 1) / 2 if window is self.pot else 0.0,
                 daily=isinstance(window, DayWindow),
             )
-            for window in self._queue(name).lane.windows
+            for window in lane.windows
             if window.blocks and window.limit != inf
         )
 
-    def is_overdrawn(self, name: str) -> bool:
-        """Say whether a place in a lane was given out that shouldn't be used any more."""
-        return self._queue(name).lane.is_overdrawn(self._loop.time())
-
-    def try_again(self, name: str) -> bool:
-        """Take a place once more, for a call that waited long enough already; not before who waits in the lane."""
-        queue = self._queue(name)
-        return not queue.waiters and queue.lane.reserve(self._loop.time()) == 0
-
-    def give_back(self, name: str) -> None:
+    def give_back(self, queue: Queue) -> None:
         """Return a place that nothing was sent with."""
-        self._queue(name).lane.give_back()
-        self._pump()
+        queue.lane.give_back()
+        self._pump_behind(queue)
 
     def budget(self, name: str) -> Budget:
         """Say what a lane has left, and how many calls of other lanes wait for the same pot."""
         waiting = sum(len(queue.waiters) for other, queue in self.queues.items() if other != name) if self.pot is not None else 0
-        return read_budget(self._queue(name).lane, self._loop.time(), shared=self.pot is not None, waiting=waiting)
+        return read_budget(self.find(name).lane, self._loop.time(), shared=self.pot is not None, waiting=waiting)
 
-    def settle(self, name: str) -> None:
+    def settle(self, queue: Queue) -> None:
         """Note that a request was answered, or never will be."""
-        self.last_seen = self._loop.time()
-        self._queue(name).lane.settle(self.last_seen)
-        self._pump()
+        self.last_seen = now = self._loop.time()
+        queue.lane.settle(now)
+        self._pump_behind(queue)
+
+    def _pump_behind(self, queue: Queue) -> None:
+        """Give out what came free in a lane; that is nothing to the others, but where all share a pot."""
+        if queue.waiters or self.pot is not None:
+            self._pump()
 
     def learn(self, name: str, headers: Mapping[str, str]) -> None:
         """Learn from the headers of an answer that wasn't a 429."""
         if self.shared is not None:
             # A window that others have used up is no surprise, and the shared lanes say exactly when it is free again.
             headers = {key: value for key, value in headers.items() if key != "x-ratelimit-remaining"}
-        lane = self._queue(name).lane
+        lane = self.find(name).lane
         if lane.windows:
             lane.learn(headers, self._loop.time())
 
@@ -193,7 +196,7 @@ class Pacing:
         """Hold everyone in the lane back after a 429."""
         if retry_after is None and kind == "daily":
             retry_after = next_midnight(self._wall()) - self._wall()
-        queue = self._queue(name)
+        queue = self.find(name)
         queue.hold = MINUTE_WINDOW if retry_after is None else retry_after
         queue.lane.refuse(self._loop.time(), retry_after, kind)
         if self.shared is not None:
@@ -276,19 +279,22 @@ class Passage:
         self._pacing = pacing
         self._tell = tell
         self._call = call
-        self._lane = call.lane
+        self._queue = pacing.find(call.lane)
         self._slot = call.billed
         self._deadline = deadline
 
-    async def __aenter__(self) -> Self:
+    def __aenter__(self) -> Awaitable[None]:
         pacing = self._pacing
-        if pacing.shared is None and not (self._slot and pacing.slots.locked()) and pacing.take(self._lane):
-            # Nothing has to be waited for, so there is nothing to time.
-            self._holds_place = True
-            if self._slot:
-                await pacing.slots.acquire()
-                self._holds_slot = True
-            return self
+        if pacing.shared is None and (not self._slot or pacing.slots.take()):
+            self._holds_slot = self._slot
+            self._holds_place = pacing.take(self._queue)
+            if self._holds_place:
+                # Nothing has to be waited for, so there is nothing to time.
+                return pacing.slots.ready
+            self._leave_slot()
+        return self._wait()
+
+    async def _wait(self) -> None:
         try:
             async with asyncio.timeout_at(None if self._deadline == inf else self._deadline):
                 await self._enter()
@@ -297,19 +303,18 @@ class Passage:
             if not isinstance(error, TimeoutError) or isinstance(error, RequestTimeoutError):
                 raise
             raise RequestTimeoutError(
-                f"{self._call.name}: the time given was over while it waited for its turn in lane {self._lane}. Nothing was sent; "
+                f"{self._call.name}: the time given was over while it waited for its turn in lane {self._call.lane}. Nothing was sent; "
                 "give a longer timeout."
             ) from None
-        return self
 
     async def _enter(self) -> None:
-        pacing, number = self._pacing, self._pacing.take_number()
+        loop, number = asyncio.get_running_loop(), self._pacing.take_number()
         while True:
             await self._wait_for_place(number)
             if self._slot:
                 await self._take_slot()
             # Much may have happened meanwhile: a 429, a learned limit, the lapse of a place that wasn't used.
-            if self._holds_place and pacing.is_overdrawn(self._lane):
+            if self._holds_place and self._queue.lane.is_overdrawn(loop.time()):
                 self._leave_lane()
             if self._holds_place or await self._try_again():
                 return
@@ -320,7 +325,7 @@ class Passage:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            held = await self._pacing.enter(self._lane, self._call.name, number, tell=self._tell)
+            held = await self._pacing.enter(self._queue, self._call.name, number, tell=self._tell)
             self._holds_place = True
             if held:
                 await asyncio.sleep(spread(held, random.random()))  # noqa: S311  jitter, no secret
@@ -331,17 +336,18 @@ class Passage:
     async def _share(self, deadline: float) -> None:
         """Wait until the other processes leave a place, too."""
         shared = self._pacing.shared
-        rates = () if shared is None else self._pacing.shared_rates(self._lane)
+        rates = () if shared is None else self._pacing.shared_rates(self._queue.lane)
         if shared is not None and rates:
-            self._grant = await shared.enter(self._lane, rates, deadline=deadline, request=self._call.name, tell=self._tell)
+            self._grant = await shared.enter(self._call.lane, rates, deadline=deadline, request=self._call.name, tell=self._tell)
 
     async def _try_again(self) -> bool:
         """Take a place once more, now or not at all: a slot is held meanwhile."""
-        if not self._pacing.try_again(self._lane):
+        now = asyncio.get_running_loop().time()
+        if not self._queue.try_again(now):
             return False
         self._holds_place = True
         try:
-            await self._share(asyncio.get_running_loop().time())
+            await self._share(now)
         except RequestTimeoutError:
             self._leave_lane()
         return self._holds_place
@@ -372,9 +378,9 @@ class Passage:
         if grant is not None and self._pacing.shared is not None:
             self._pacing.shared.end(grant, counted=self.may_count)
         if self.may_count:
-            self._pacing.settle(self._lane)
+            self._pacing.settle(self._queue)
         else:
-            self._pacing.give_back(self._lane)
+            self._pacing.give_back(self._queue)
 
     def _leave_slot(self) -> None:
         if self._holds_slot:
@@ -385,5 +391,6 @@ class Passage:
         self._leave_slot()
         self._leave_lane()
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> Awaitable[None]:
         self._leave()
+        return self._pacing.slots.ready

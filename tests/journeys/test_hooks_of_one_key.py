@@ -36,7 +36,8 @@ async def test_p36_who_waits_in_a_lane_is_told_by_its_own_hook() -> None:
 
     async def send(heard: list[str] | None) -> None:
         tell = None if heard is None else lambda lane, _: heard.append(lane)
-        async with Passage(pacing, encode(FOX), deadline=math.inf, tell=tell) as passage:
+        passage = Passage(pacing, encode(FOX), deadline=math.inf, tell=tell)
+        async with passage:
             passage.may_count = True
 
     await send(None)
