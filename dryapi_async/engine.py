@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine
 from contextlib import suppress
 from functools import partial
 from hashlib import sha256
@@ -283,9 +283,9 @@ class Engine:
                     raise
                 await asyncio.sleep(1)
 
-    async def read_status_once(self, request_id: str) -> Update:
+    def read_status_once(self, request_id: str) -> Awaitable[Update]:
         """Read a job's status with one request: the watcher repeats by its own rule."""
-        return await self.exchange.call(_status_call(request_id), read_update, retry=self._one_attempt)
+        return self.exchange.call(_status_call(request_id), read_update, retry=self._one_attempt)
 
     async def list_models(self) -> AsyncIterator[Model]:
         """Read the models page by page; a page without paging, or one that comes back unchanged, is the last."""

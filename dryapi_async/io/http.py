@@ -1,12 +1,12 @@
 """The connections of one client on one loop: a single request at a time, no opinion about what to do with its outcome."""
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Mapping
+from contextlib import nullcontext, suppress
 from copy import copy
 from ssl import SSLContext
 from types import SimpleNamespace
-from typing import Final, Self
+from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -38,6 +38,8 @@ MOST_ANSWER_BYTES: Final = 128 * 1024 * 1024
 """An answer of the API that is longer isn't one: the longest by contract is about 46 MB (2,048 embeddings)."""
 SHORTEST_KEY: Final = 12
 """Characters: a shorter text can't be a key of the service, and may well stand in an answer."""
+_PASSED: Final = nullcontext()
+"""The gate of who is through it already."""
 USER_AGENT: Final = f"dryapi-async/{__version__} aiohttp/{aiohttp.__version__}"
 
 
@@ -76,9 +78,9 @@ class Http:
         self._proxies = Proxies(settings.proxy)
         # Asked for once, before anything is opened: what can't be used must be told before a submit, not by one that was lost.
         self._proxy = self._proxies.find(URL(settings.base_url, encoded=True))
+        self._ssl = ssl if ssl is not None else True
         self._set_account(settings)
         self._rules = LinkRules(local=settings.is_local, hosts=settings.storage_hosts)
-        self._ssl = ssl if ssl is not None else True
         given = connector if session is None else session.connector
         if session is not None and session.closed:
             raise ConfigurationError("The given session is closed: give an open one, or none.")
@@ -104,12 +106,15 @@ class Http:
     def _set_account(self, settings: Settings) -> None:
         self._settings, times = settings, settings.timeouts
         self._key = settings.api_key.encode() if len(settings.api_key) >= SHORTEST_KEY else b""
-        self._timeout = aiohttp.ClientTimeout(total=times.total, connect=times.connect, sock_connect=times.connect, sock_read=times.idle)
+        timeout = aiohttp.ClientTimeout(total=times.total, connect=times.connect, sock_connect=times.connect, sock_read=times.idle)
         # Read once: the addresses of all calls are made of it.
         self._root = URL(settings.base_url, encoded=True)
         self._prefix = self._root.raw_path.rstrip("/")
-        # As aiohttp wants them: it would make such of them for each request.
-        self._headers = CIMultiDict({"Authorization": f"Bearer {settings.api_key}"})
+        # Of any request; what is aiohttp's default isn't given, for each word that is costs time in each request.
+        self._any: Mapping[str, Any] = {"timeout": timeout, "allow_redirects": False, **({} if self._ssl is True else {"ssl": self._ssl})}
+        # Of the API's: in the class that aiohttp wants, or it would make such headers of them for each request.
+        headers = CIMultiDict({"Authorization": f"Bearer {settings.api_key}"})
+        self._own: Mapping[str, Any] = {**self._any, "headers": headers, **({} if self._proxy is None else {"proxy": self._proxy})}
 
     @property
     def rules(self) -> LinkRules:
@@ -143,20 +148,20 @@ class Http:
         hosts = {urlsplit(url).hostname for url in (self._settings.base_url, self._settings.push_url, *self._proxies.urls) if url}
         return frozenset(host.lower() for host in hosts if host)
 
-    async def send(self, call: WireCall, body: Body | None = None, *, seconds_left: float | None = None) -> Answer | Broken:
+    def send(self, call: WireCall, body: Body | None = None, *, seconds_left: float | None = None) -> Awaitable[Answer | Broken]:
         """Send one request to the API and read the whole answer. Cancellation passes through; every other end of it is returned.
 
         Raises:
             PoolTimeoutError: No connection came free in time; nothing was sent.
         """
-        if seconds_left is None:
-            async with self.gate:
-                return await self._send(call, body)
+        return self._send(call, body, self.gate) if seconds_left is None else self._send_within(seconds_left, call, body)
+
+    async def _send_within(self, seconds_left: float, call: WireCall, body: Body | None) -> Answer | Broken:
         began = False
         try:
             async with asyncio.timeout(seconds_left), self.gate:
                 began = True
-                return await self._send(call, body)
+                return await self._send(call, body, _PASSED)
         except PoolTimeoutError:
             raise
         except TimeoutError as error:
@@ -171,28 +176,21 @@ class Http:
         if self.session.closed:
             raise ClientClosedError("The client was closed before this was done. Jobs go on at the service; their tickets stay good.")
 
-    async def _send(self, call: WireCall, body: Body | None) -> Answer | Broken:
-        self.check_open()
-        response: aiohttp.ClientResponse | None = None
-        try:
-            response = await self.session.request(
-                call.method,
-                self._url(call),
-                data=body,
-                headers=self._headers,
-                timeout=self._timeout,
-                allow_redirects=False,
-                ssl=self._ssl,
-                proxy=self._proxy,
-                expect100=self._settings.expect100 and body is not None,
-                trace_request_ctx=body,
-            )
-            content = response.content.read_nowait() if self._is_here(response) else await self._read_whole(response)
-            return Answer(status=response.status, headers=self._read_headers(response), content=self._without_key(content))
-        except Exception as error:  # noqa: BLE001  a given session's traces and connector may raise anything, also after a payment
-            if response is not None and response.status >= 400:  # noqa: PLR2004  a refusal is decided by its status; its words may be lost
-                return Answer(status=response.status, headers=self._read_headers(response), content=b"")
-            return self._break(call, body, None if response is None else response.status, error)
+    async def _send(self, call: WireCall, body: Body | None, gate: Gate | nullcontext[None]) -> Answer | Broken:
+        async with gate:
+            self.check_open()
+            response: aiohttp.ClientResponse | None = None
+            try:
+                asks: dict[str, Any] = (
+                    {"expect100": True, "trace_request_ctx": body} if self._settings.expect100 and body is not None else {}
+                )
+                response = await self.session.request(call.method, self._url(call), data=body, **self._own, **asks)
+                content = response.content.read_nowait() if self._is_here(response) else await self._read_whole(response)
+                return Answer(status=response.status, headers=self._read_headers(response), content=self._without_key(content))
+            except Exception as error:  # noqa: BLE001  a given session's traces and connector may raise anything, also after a payment
+                if response is not None and response.status >= 400:  # noqa: PLR2004  a refusal is decided by its status
+                    return Answer(status=response.status, headers=self._read_headers(response), content=b"")
+                return self._break(call, body, None if response is None else response.status, error)
 
     def _read_headers(self, response: aiohttp.ClientResponse) -> Mapping[str, str]:
         """Lower the headers' names, and take our key out of what came back, where that is shown: in what refuses, and no success."""
@@ -259,7 +257,7 @@ class Http:
             # What still sends the request ends before its files are closed.
             await response.wait_for_close()
 
-    async def fetch(self, url: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+    def fetch(self, url: URL, headers: Mapping[str, str]) -> Awaitable[aiohttp.ClientResponse]:
         """Ask any host for a file: without the key, without following redirects, its body as it comes (even compressed).
 
         The caller holds the gate, and releases the answer.
@@ -268,19 +266,16 @@ class Http:
             PrivateAddressError: The host's name leads into a private network.
             ConfigurationError: The environment's proxy for it can't be used; nothing was sent.
         """
-        if self._beside is not None and url.host and self._proxies.find(url) is None:
-            with suppress(OSError):  # the connector finds that, too, and says it in its own words
-                await self._beside.resolve(url.host, url.port or 0)
-            self.check_open()
-        return await self.session.get(
-            url,
-            headers=headers,
-            timeout=self._timeout,
-            allow_redirects=False,
-            auto_decompress=False,
-            ssl=self._ssl,
-            proxy=self._proxies.find(url),
-        )
+        proxy = self._proxies.find(url)
+        if self._beside is not None and url.host and proxy is None:
+            return self._fetch_guarded(self._beside, url.host, url, headers)
+        return self.session.get(url, headers=headers, auto_decompress=False, proxy=proxy, **self._any)
+
+    async def _fetch_guarded(self, beside: GuardedResolver, host: str, url: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        with suppress(OSError):  # the connector finds that, too, and says it in its own words
+            await beside.resolve(host, url.port or 0)
+        self.check_open()
+        return await self.session.get(url, headers=headers, auto_decompress=False, **self._any)
 
     async def connect_push(self, url: str, *, most_bytes: int, close_seconds: float) -> aiohttp.ClientWebSocketResponse:
         """Open the push channel's websocket, at any host and so without the key. It takes a connection of the pool, no place of the gate.
@@ -322,11 +317,7 @@ class Http:
             self.session.post(
                 url,
                 json={"socket_id": socket_id, "channel_name": channel},
-                headers=self._headers,
-                timeout=self._timeout,
-                allow_redirects=False,
-                ssl=self._ssl,
-                proxy=self._proxy,
+                **self._own,
             ) as response,
         ):
             content = await self._read_whole(response)

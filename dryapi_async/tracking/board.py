@@ -110,27 +110,23 @@ class Waiter:
             TimeoutError: The deadline passed.
             DryAPIError: What ended the wait.
         """
-        while True:
-            if self.entry.version > self._seen:
-                self._seen = self.entry.version
-                return self.entry.update
+        loop, entry = asyncio.get_running_loop(), self.entry
+        while entry.version <= self._seen:
             if self._error is not None:
                 raise self._error
-            await self._wait()
-
-    async def _wait(self) -> None:
-        # A bare timer: asyncio.timeout costs three times as much, and as much more memory for each job.
-        loop = asyncio.get_running_loop()
-        self._future = loop.create_future()
-        timer = None if self.deadline == inf else loop.call_at(self.deadline, self._expire)
-        try:
-            expired = await self._future
-        finally:
-            self._future = None
-            if timer is not None:
-                timer.cancel()
-        if expired:
-            raise TimeoutError
+            # A bare timer: asyncio.timeout costs three times as much, and as much more memory for each job.
+            self._future = loop.create_future()
+            timer = None if self.deadline == inf else loop.call_at(self.deadline, self._expire)
+            try:
+                expired = await self._future
+            finally:
+                self._future = None
+                if timer is not None:
+                    timer.cancel()
+            if expired:
+                raise TimeoutError
+        self._seen = entry.version
+        return entry.update
 
     def _expire(self) -> None:
         if self._future is not None and not self._future.done():
