@@ -132,7 +132,7 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
         self._finishers += 1
         try:
             if not work.done():
-                await until_done(work, deadline)
+                await until_done(work, deadline, engine.deadlines)
             if not work.done():
                 raise self._late()
             if work.cancelled():

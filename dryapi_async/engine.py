@@ -24,6 +24,7 @@ from dryapi_async.io.sources import Reader
 from dryapi_async.io.threads import FileThreads
 from dryapi_async.io.trail import Trail
 from dryapi_async.io.uploads import call_reader
+from dryapi_async.io.waits import Deadlines
 from dryapi_async.operations.account import ListModels, Model, ReadStatus, read_models
 from dryapi_async.operations.base import JobOperation
 from dryapi_async.protocol.endpoint import STATUS_LANE
@@ -84,6 +85,7 @@ class Engine:
         self.exchange: Exchange = Exchange(
             self.http, self.threads, settings, teller, before=None if before is None else before.exchange, pacing=pacing
         )
+        self.deadlines: Deadlines = Deadlines()
         self.watcher: Watcher = self._make_watcher()
         saved = partial(self.note, state="saved")
         self.downloads: Downloads = Downloads(self.http, self.threads, self.exchange, self.read_status, fetched=saved)

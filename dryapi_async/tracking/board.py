@@ -7,6 +7,7 @@ from typing import Literal
 from attrs import define, field
 
 from dryapi_async.errors import DryAPIError
+from dryapi_async.io.waits import Deadlines
 from dryapi_async.protocol.status import SUBMITTED, Update, fold
 
 Poll = float | Literal[False] | None
@@ -83,10 +84,11 @@ class Entry:
 class Waiter:
     """One wait for a job; it sees the newest state only, so a slow reader costs no memory."""
 
-    __slots__ = ("_error", "_future", "_seen", "deadline", "entry", "poll")
+    __slots__ = ("_deadlines", "_error", "_future", "_seen", "deadline", "entry", "poll")
 
-    def __init__(self, entry: Entry, *, poll: Poll, deadline: float) -> None:
+    def __init__(self, entry: Entry, deadlines: Deadlines, *, poll: Poll, deadline: float) -> None:
         self.entry: Entry = entry
+        self._deadlines = deadlines
         self.poll: Poll = poll
         self.deadline: float = deadline
         self._seen = 0
@@ -114,20 +116,14 @@ class Waiter:
         while entry.version <= self._seen:
             if self._error is not None:
                 raise self._error
-            # A bare timer: asyncio.timeout costs three times as much, and as much more memory for each job.
             self._future = loop.create_future()
-            timer = None if self.deadline == inf else loop.call_at(self.deadline, self._expire)
+            self._deadlines.add(self._future, self.deadline)
             try:
                 expired = await self._future
             finally:
                 self._future = None
-                if timer is not None:
-                    timer.cancel()
+                self._deadlines.remove()
             if expired:
                 raise TimeoutError
         self._seen = entry.version
         return entry.update
-
-    def _expire(self) -> None:
-        if self._future is not None and not self._future.done():
-            self._future.set_result(True)

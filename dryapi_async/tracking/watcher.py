@@ -22,6 +22,7 @@ from dryapi_async.errors import (
     StatusError,
     TransportError,
 )
+from dryapi_async.io.waits import Deadlines
 from dryapi_async.protocol.cadence import LONGEST, NO_LIMIT, Budget, Durations, Turns, next_wait, silence
 from dryapi_async.protocol.endpoint import STATUS_LANE
 from dryapi_async.protocol.retry import MINUTE_WINDOW
@@ -59,6 +60,7 @@ class Watcher:
         self._budget = budget or _no_limit
         self._loop = asyncio.get_running_loop()
         self._context = Context()
+        self._deadlines = Deadlines()
         self._board: dict[str, Entry] = {}
         self._turns: Turns[Entry] = Turns()
         self._kinds: dict[str, Durations] = {}
@@ -122,7 +124,7 @@ class Watcher:
             self._board[request_id] = entry
         if known.source != "submit":
             entry.take(known)
-        waiter = Waiter(entry, poll=poll, deadline=deadline)
+        waiter = Waiter(entry, self._deadlines, poll=poll, deadline=deadline)
         entry.waiters.append(waiter)
         if entry.reading is None:
             self._plan_next(entry, now)

@@ -278,10 +278,10 @@ async def test_the_next_life_of_a_client_remembers_its_lanes() -> None:
     limits = Limits(lanes={"txt2img": Rate(2, 60.0)}, pot=Rate(3, 60.0))
     first = Pacing(limits, 16, tell=_ignore, wall=time.time)
     for number in range(2):
-        await first.enter("txt2img", "POST txt2img", number)
+        await first.enter(first.find("txt2img"), "POST txt2img", number)
     second = Pacing(limits, 16, tell=_ignore, wall=time.time, before=first)
     assert second.must_wait("txt2img", slot=False)
-    assert await second.enter("img2img", "POST img2img", 1) == 0
+    assert await second.enter(second.find("img2img"), "POST img2img", 1) == 0
     assert second.must_wait("img2img", slot=False)
     await asyncio.sleep(60.1)
     assert not second.must_wait("txt2img", slot=False)
