@@ -67,7 +67,7 @@ class AddressGuard(Value):
         class GuardedRequest(aiohttp.ClientRequest):
             def send(self, conn: aiohttp.connector.Connection) -> Coroutine[Any, Any, aiohttp.ClientResponse]:  # pyright: ignore[reportIncompatibleMethodOverride]  what async def gives
                 host = self.url.host or ""
-                if self.proxy is None and not guard.trusts(host) and conn.transport is not None:
+                if host not in guard.known and self.proxy is None and conn.transport is not None:
                     peer: object = conn.transport.get_extra_info("peername")
                     if isinstance(peer, tuple):
                         guard.judge(host, str(cast("tuple[object, ...]", peer)[0]))

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextvars import Context
+from functools import partial
 from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Any
@@ -27,8 +28,8 @@ class Deadlines:
         self._waits = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
-        # Of its own: else it would keep that of whoever set it.
-        self._context = Context()
+        self.context: Context = Context()
+        """Of their own: a timer and a callback would keep that of who waits."""
 
     def __len__(self) -> int:
         """Count the waits."""
@@ -64,7 +65,7 @@ class Deadlines:
             heappop(self._heap)
         if self._heap and self._heap[0][0] < inf:
             self._timer_at = self._heap[0][0]
-            self._timer = self._loop.call_at(self._timer_at, self._expire, context=self._context)
+            self._timer = self._loop.call_at(self._timer_at, self._expire, context=self.context)
 
     def _expire(self) -> None:
         """End the waits whose deadline has come; loops round, and may be early by what they round."""
@@ -82,15 +83,16 @@ async def until_done(work: asyncio.Future[Any], deadline: float, deadlines: Dead
     It is ``asyncio.shield`` inside ``asyncio.timeout_at`` at half of their price, and every submit pays it.
     """
     woken: asyncio.Future[bool] = work.get_loop().create_future()
-
-    def wake(_: object) -> None:
-        if not woken.done():
-            woken.set_result(False)
-
-    work.add_done_callback(wake)
+    wake = partial(_wake, woken)
+    work.add_done_callback(wake, context=deadlines.context)
     deadlines.add(woken, deadline)
     try:
         await woken
     finally:
         deadlines.remove()
         work.remove_done_callback(wake)
+
+
+def _wake(wait: asyncio.Future[bool], _: object) -> None:
+    if not wait.done():
+        wait.set_result(False)

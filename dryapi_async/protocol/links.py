@@ -25,7 +25,7 @@ class Link(Value):
     """Whether the file is a text: that may be empty (silence), and of any content type."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, cache_hash=True)
 class LinkRules:
     """Where results may come from: https and public addresses; anywhere where the user named the host, or the API is local."""
 

@@ -128,7 +128,7 @@ def read_update(body: object, *, source: UpdateSource = "read") -> Update:
         code=code,
         reason=reason,
         source=source,
-        extra={key: value for key, value in job.items() if key not in _KNOWN},
+        extra={} if job.keys() <= _KNOWN else {key: value for key, value in job.items() if key not in _KNOWN},
     )
 
 
@@ -172,11 +172,11 @@ def _read_result(value: object) -> str | None:
     return json.dumps(value)
 
 
-_FAILURE: Final = ("error", "error_code", "error_message", "error_reason")
+_FAILURE: Final = frozenset({"error", "error_code", "error_message", "error_reason"})
 
 
 def _read_failure(job: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    if not any(map(job.get, _FAILURE)):
+    if _FAILURE.isdisjoint(job):
         return None, None
     error = job.get("error")
     inner: Mapping[str, Any] = error if is_object(error) else {}

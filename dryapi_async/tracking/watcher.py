@@ -286,7 +286,7 @@ class Watcher:
         entry.owed, entry.missed = False, True
         entry.reading = self._loop.create_task(self._read(entry))
         # Not in the task's own finally: one that is cancelled before its first step never gets there.
-        entry.reading.add_done_callback(partial(self._end_read, entry))
+        entry.reading.add_done_callback(partial(self._end_read, entry), context=self._context)
 
     async def _read(self, entry: Entry) -> None:
         """Read one job once, and take the news."""
