@@ -138,6 +138,12 @@ class FormBody(Body):
         await self._put(stream, last)
 
     async def _put(self, stream: StreamWriter, piece: bytes | memoryview) -> None:
+        """Hand a piece to the socket, whatever its size and wherever it is from, in turns: others of the loop's get theirs in between."""
+        view = memoryview(piece)
+        for start in range(0, len(view), self._turn_bytes):
+            await self._put_turn(stream, view[start : start + self._turn_bytes])
+
+    async def _put_turn(self, stream: StreamWriter, piece: memoryview) -> None:
         await super()._put(stream, piece)
         turn, self._sent_bytes = self._sent_bytes // self._turn_bytes, self._sent_bytes + len(piece)
         if self._progress is not None:
@@ -155,8 +161,7 @@ class FormBody(Body):
             await self._send_plain(stream, reader, size)
             return
         if reader.fixed is not None:
-            for start in range(0, size, self._turn_bytes):
-                await self._put(stream, reader.fixed[start : start + self._turn_bytes])
+            await self._put(stream, reader.fixed)
             return
         position = 0
         while position < size:
@@ -186,8 +191,7 @@ class FormBody(Body):
             if len(piece) > left:
                 raise source_changed(reader.label, size)
             left -= len(piece)
-            for start in range(0, len(piece), PIECE_BYTES):
-                await self._put(stream, memoryview(piece)[start : start + PIECE_BYTES])
+            await self._put(stream, piece)
         if left:
             raise source_changed(reader.label, size)
         reader.give_back()

@@ -4,7 +4,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from dryapi_async.io.uploads import SECURE_TURN_BYTES, TURN_BYTES, FormBody, Upl
 from dryapi_async.protocol.wire import FilePart
 
 from ..conftest import PNG, sha256
+from .streams import Stream
 
 pytestmark = pytest.mark.anyio
 
@@ -156,6 +157,43 @@ async def test_p05_a_file_in_memory_on_a_socket_that_takes_all_leaves_others_the
     counting.cancel()
     # The last two writes come after a thread's work.
     assert 7 <= seen[-3] - seen[0] <= 9
+
+
+async def give_at_once(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
+SOURCES: dict[str, Callable[[bytes], Any]] = {
+    "bytes": lambda content: content,
+    "a file object": Stream,
+    "an async iterable": lambda content: File(give_at_once(content), size=len(content), content_type="image/png"),
+}
+
+
+@pytest.mark.parametrize("make", SOURCES.values(), ids=SOURCES)
+@pytest.mark.parametrize(("secure", "turn_bytes"), [(False, TURN_BYTES), (True, SECURE_TURN_BYTES)], ids=["plain", "TLS"])
+async def test_p05_no_source_takes_more_than_a_turn(
+    threads: FileThreads, secure: bool, turn_bytes: int, make: Callable[[bytes], Any]
+) -> None:
+    content = PNG + os.urandom(8 * turn_bytes)
+
+    class Greedy(Stingy):
+        def write(self, data: bytes | bytearray | memoryview) -> None:
+            super().write(data)
+            sizes.append(len(data))
+
+        def get_extra_info(self, name: str, default: object = None) -> object:
+            return "a context" if secure and name == "sslcontext" else default
+
+    sizes: list[int] = []
+    transport = Greedy(0)
+    upload = Upload([FilePart(name="image", source=make(content), kind="image")], threads)
+    body = await upload.open("fox", idle=5)
+    await body.write_with_length(make_stream(transport), None)
+    upload.close()
+    assert max(sizes) <= turn_bytes
+    assert len(sizes) > 8
+    assert transport.taken.partition(b"\r\n\r\n")[2].rpartition(b"\r\n--fox")[0] == content
 
 
 def needs_thread(path: Path) -> bool:
