@@ -71,7 +71,6 @@ class Exchange:
         self._now = loop.time
         self.quota: RetryQuota = RetryQuota()
         self.counts: Counts = Counts() if before is None else before.counts
-        self._tell_wait = self.tell_wait
         self._host = urlsplit(settings.base_url).netloc.rpartition("@")[2]
         self.pacing: Pacing = pacing or Pacing(
             settings.limits,
@@ -222,8 +221,7 @@ class Exchange:
         """Wait for the turn, send once, and note that it is on its way while it is; an answer that says yes teaches the lane."""
         trail.attempt += 1
         trail.waits_for = f"its turn in lane {call.lane}"
-        passage = Passage(self.pacing, call, deadline=deadline, tell=self._tell_wait)
-        async with passage:
+        async with Passage(self.pacing, call, deadline=deadline, tell=self.tell_wait) as passage:
             if deadline < inf and self._now() >= deadline:
                 raise RequestTimeoutError(f"{call.name}: the time given was over before it could be sent. Nothing was sent.")
             body = self._text_body(call) if upload is None else await self._open_form(call, upload, trail)

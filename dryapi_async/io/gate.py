@@ -1,7 +1,6 @@
 """A client's places for requests: as many as its pool has connections."""
 
 import asyncio
-from collections.abc import Awaitable
 
 from dryapi_async.errors import PoolTimeoutError
 from dryapi_async.io.places import Places
@@ -15,15 +14,14 @@ class Gate:
         self._places = places
         self._seconds = seconds
 
-    def __aenter__(self) -> Awaitable[None]:
+    async def __aenter__(self) -> None:
         """Take a place.
 
         Raises:
             PoolTimeoutError: None came free in time.
         """
-        return self._free.ready if self._free.take() else self._wait()
-
-    async def _wait(self) -> None:
+        if self._free.take():
+            return
         try:
             async with asyncio.timeout(self._seconds):
                 await self._free.acquire()
@@ -32,7 +30,6 @@ class Gate:
                 f"All {self._places} connections stayed busy for {self._seconds:g} s: nothing was sent. Raise pool_size, or send less."
             ) from None
 
-    def __aexit__(self, *_: object) -> Awaitable[None]:
+    async def __aexit__(self, *_: object) -> None:
         """Give the place back."""
         self._free.release()
-        return self._free.ready

@@ -111,10 +111,18 @@ class Http:
         self._root = URL(settings.base_url, encoded=True)
         self._prefix = self._root.raw_path.rstrip("/")
         # Of any request; what is aiohttp's default isn't given, for each word that is costs time in each request.
-        self._any: Mapping[str, Any] = {"timeout": timeout, "allow_redirects": False, **({} if self._ssl is True else {"ssl": self._ssl})}
+        self._options: Mapping[str, Any] = {
+            "timeout": timeout,
+            "allow_redirects": False,
+            **({} if self._ssl is True else {"ssl": self._ssl}),
+        }
         # Of the API's: in the class that aiohttp wants, or it would make such headers of them for each request.
         headers = CIMultiDict({"Authorization": f"Bearer {settings.api_key}"})
-        self._own: Mapping[str, Any] = {**self._any, "headers": headers, **({} if self._proxy is None else {"proxy": self._proxy})}
+        self._api_options: Mapping[str, Any] = {
+            **self._options,
+            "headers": headers,
+            **({} if self._proxy is None else {"proxy": self._proxy}),
+        }
 
     @property
     def rules(self) -> LinkRules:
@@ -184,7 +192,7 @@ class Http:
                 asks: dict[str, Any] = (
                     {"expect100": True, "trace_request_ctx": body} if self._settings.expect100 and body is not None else {}
                 )
-                response = await self.session.request(call.method, self._url(call), data=body, **self._own, **asks)
+                response = await self.session.request(call.method, self._url(call), data=body, **self._api_options, **asks)
                 content = response.content.read_nowait() if self._is_here(response) else await self._read_whole(response)
                 return Answer(status=response.status, headers=self._read_headers(response), content=self._without_key(content))
             except Exception as error:  # noqa: BLE001  a given session's traces and connector may raise anything, also after a payment
@@ -269,13 +277,13 @@ class Http:
         proxy = self._proxies.find(url)
         if self._beside is not None and url.host and proxy is None:
             return self._fetch_guarded(self._beside, url.host, url, headers)
-        return self.session.get(url, headers=headers, auto_decompress=False, proxy=proxy, **self._any)
+        return self.session.get(url, headers=headers, auto_decompress=False, proxy=proxy, **self._options)
 
     async def _fetch_guarded(self, beside: GuardedResolver, host: str, url: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         with suppress(OSError):  # the connector finds that, too, and says it in its own words
             await beside.resolve(host, url.port or 0)
         self.check_open()
-        return await self.session.get(url, headers=headers, auto_decompress=False, **self._any)
+        return await self.session.get(url, headers=headers, auto_decompress=False, **self._options)
 
     async def connect_push(self, url: str, *, most_bytes: int, close_seconds: float) -> aiohttp.ClientWebSocketResponse:
         """Open the push channel's websocket, at any host and so without the key. It takes a connection of the pool, no place of the gate.
@@ -317,7 +325,7 @@ class Http:
             self.session.post(
                 url,
                 json={"socket_id": socket_id, "channel_name": channel},
-                **self._own,
+                **self._api_options,
             ) as response,
         ):
             content = await self._read_whole(response)

@@ -4,10 +4,10 @@ import asyncio
 import random
 from bisect import insort
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from math import inf
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from attrs import define, field
 
@@ -283,18 +283,15 @@ class Passage:
         self._slot = call.billed
         self._deadline = deadline
 
-    def __aenter__(self) -> Awaitable[None]:
+    async def __aenter__(self) -> Self:
         pacing = self._pacing
         if pacing.shared is None and (not self._slot or pacing.slots.take()):
             self._holds_slot = self._slot
             self._holds_place = pacing.take(self._queue)
             if self._holds_place:
                 # Nothing has to be waited for, so there is nothing to time.
-                return pacing.slots.ready
+                return self
             self._leave_slot()
-        return self._wait()
-
-    async def _wait(self) -> None:
         try:
             async with asyncio.timeout_at(None if self._deadline == inf else self._deadline):
                 await self._enter()
@@ -306,6 +303,7 @@ class Passage:
                 f"{self._call.name}: the time given was over while it waited for its turn in lane {self._call.lane}. Nothing was sent; "
                 "give a longer timeout."
             ) from None
+        return self
 
     async def _enter(self) -> None:
         loop, number = asyncio.get_running_loop(), self._pacing.take_number()
@@ -391,6 +389,5 @@ class Passage:
         self._leave_slot()
         self._leave_lane()
 
-    def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> Awaitable[None]:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._leave()
-        return self._pacing.slots.ready

@@ -1,9 +1,6 @@
 """Places that are taken and given back, many times for each job."""
 
 import asyncio
-from collections.abc import Awaitable
-
-from dryapi_async.io.waits import make_ready
 
 
 class Places:
@@ -17,8 +14,6 @@ class Places:
         self._waiting = 0
         self._queue = asyncio.Semaphore(0)
         """It holds what was given back while somebody waited, also where that one was cancelled meanwhile."""
-        self.ready: Awaitable[None] = make_ready()
-        """For who doesn't have to wait."""
 
     def locked(self) -> bool:
         """Say whether who asks now has to wait."""
@@ -48,11 +43,11 @@ class Places:
         else:
             self._free += 1
 
-    def __aenter__(self) -> Awaitable[None]:
+    async def __aenter__(self) -> None:
         """Take a place."""
-        return self.ready if self.take() else self.acquire()
+        if not self.take():
+            await self.acquire()
 
-    def __aexit__(self, *_: object) -> Awaitable[None]:
+    async def __aexit__(self, *_: object) -> None:
         """Give it back."""
         self.release()
-        return self.ready

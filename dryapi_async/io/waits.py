@@ -1,4 +1,4 @@
-"""Waiting at a low price: for nothing, until a deadline, and for a task that others may wait for, too."""
+"""Waiting at a low price: until a deadline, and for a task that others may wait for, too."""
 
 import asyncio
 from contextvars import Context
@@ -8,17 +8,11 @@ from math import inf
 from typing import Any
 
 
-def make_ready() -> asyncio.Future[None]:
-    """Make what can be awaited any number of times and never waits, at a third of the price of a coroutine that returns at once."""
-    ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    ready.set_result(None)
-    return ready
-
-
 class Deadlines:
     """The deadlines of many waits, on one timer of the loop.
 
-    A timer for each wait costs twice as much on asyncio's loop and ten times on uvloop's, and hardly any is ever over: jobs end before.
+    Hardly any is ever over, since jobs end before. A timer for each wait costs four times as much (on uvloop's loop nearly three times) and
+    0.15 KiB more; every job has two such waits, and a hundred thousand may be under way.
     """
 
     def __init__(self) -> None:

@@ -36,8 +36,7 @@ async def test_p36_who_waits_in_a_lane_is_told_by_its_own_hook() -> None:
 
     async def send(heard: list[str] | None) -> None:
         tell = None if heard is None else lambda lane, _: heard.append(lane)
-        passage = Passage(pacing, encode(FOX), deadline=math.inf, tell=tell)
-        async with passage:
+        async with Passage(pacing, encode(FOX), deadline=math.inf, tell=tell) as passage:
             passage.may_count = True
 
     await send(None)
