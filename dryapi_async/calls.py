@@ -15,7 +15,6 @@ from dryapi_async.engine import Engine, deadline_after
 from dryapi_async.errors import ClientClosedError, ConfigurationError, DryAPIError, InputError, RequestTimeoutError, show_value
 from dryapi_async.io.exchange import UNHEARD
 from dryapi_async.io.trail import Trail, lose
-from dryapi_async.io.waits import until_done
 from dryapi_async.job import EngineSource, Job, check_poll
 from dryapi_async.operations.account import Model
 from dryapi_async.operations.base import InstantOperation, JobOperation, Operation
@@ -132,7 +131,7 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
         self._finishers += 1
         try:
             if not work.done():
-                await until_done(work, deadline, engine.deadlines)
+                await self._trail.wait(deadline, engine.deadlines)
             if not work.done():
                 raise self._late()
             if work.cancelled():

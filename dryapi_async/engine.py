@@ -182,6 +182,7 @@ class Engine:
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         trail = self._work.pop(task)
+        trail.wake()
         error = trail.lost if task.cancelled() else task.exception()
         if trail.told_unknown:
             self.exchange.note_unknown(trail)

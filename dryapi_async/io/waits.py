@@ -1,11 +1,9 @@
-"""Waiting at a low price: until a deadline, and for a task that others may wait for, too."""
+"""Waiting at a low price: the deadlines of all waits of a client."""
 
 import asyncio
 from contextvars import Context
-from functools import partial
 from heapq import heapify, heappop, heappush
 from math import inf
-from typing import Any
 
 
 class Deadlines:
@@ -22,8 +20,8 @@ class Deadlines:
         self._waits = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
-        self.context: Context = Context()
-        """Of their own: a timer and a callback would keep that of who waits."""
+        # Of its own: else the timer would keep that of whoever set it.
+        self._context = Context()
 
     def __len__(self) -> int:
         """Count the waits."""
@@ -59,7 +57,7 @@ class Deadlines:
             heappop(self._heap)
         if self._heap and self._heap[0][0] < inf:
             self._timer_at = self._heap[0][0]
-            self._timer = self._loop.call_at(self._timer_at, self._expire, context=self.context)
+            self._timer = self._loop.call_at(self._timer_at, self._expire, context=self._context)
 
     def _expire(self) -> None:
         """End the waits whose deadline has come; loops round, and may be early by what they round."""
@@ -69,24 +67,3 @@ class Deadlines:
             if not wait.done():
                 wait.set_result(True)
         self._arm()
-
-
-async def until_done(work: asyncio.Future[Any], deadline: float, deadlines: Deadlines) -> None:
-    """Wait until a task is done, or a moment of the loop's time has come; who is cancelled meanwhile leaves the task alone.
-
-    It is ``asyncio.shield`` inside ``asyncio.timeout_at`` at half of their price, and every submit pays it.
-    """
-    woken: asyncio.Future[bool] = work.get_loop().create_future()
-    wake = partial(_wake, woken)
-    work.add_done_callback(wake, context=deadlines.context)
-    deadlines.add(woken, deadline)
-    try:
-        await woken
-    finally:
-        deadlines.remove()
-        work.remove_done_callback(wake)
-
-
-def _wake(wait: asyncio.Future[bool], _: object) -> None:
-    if not wait.done():
-        wait.set_result(False)

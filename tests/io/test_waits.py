@@ -6,7 +6,8 @@ from math import inf
 
 import pytest
 
-from dryapi_async.io.waits import Deadlines, until_done
+from dryapi_async.io.trail import Trail
+from dryapi_async.io.waits import Deadlines
 
 pytestmark = pytest.mark.anyio
 
@@ -77,16 +78,16 @@ async def test_what_has_ended_is_forgotten_however_many_there_were() -> None:
     assert (deadlines._heap, deadlines._timer) == ([], None)
 
 
-async def test_who_waits_for_work_leaves_it_alone() -> None:
-    deadlines, loop = Deadlines(), asyncio.get_running_loop()
-    work = asyncio.create_task(asyncio.sleep(50, "done"))
-    await until_done(work, loop.time() + 10, deadlines)
-    assert not work.done()
-    cut = asyncio.create_task(until_done(work, inf, deadlines))
+async def test_all_who_wait_for_the_end_of_a_call_are_woken_by_it_but_those_that_have_left() -> None:
+    deadlines, loop, trail = Deadlines(), asyncio.get_running_loop(), Trail()
+    began = loop.time()
+    waits = [asyncio.create_task(trail.wait(began + at, deadlines)) for at in (10, inf, inf, 1000)]
     await asyncio.sleep(1)
-    cut.cancel()
-    await asyncio.wait([cut])
-    assert cut.cancelled()
-    await until_done(work, loop.time() + 1000, deadlines)
-    assert work.result() == "done"
-    assert not len(deadlines)
+    waits[1].cancel()
+    done, _ = await asyncio.wait(waits, timeout=50)
+    assert done == set(waits[:2])
+    assert waits[1].cancelled()
+    trail.wake()
+    await asyncio.gather(*waits[2:])
+    assert loop.time() - began == pytest.approx(51)
+    assert (len(deadlines), trail._waits) == (0, ())
