@@ -214,7 +214,7 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
             return trail.before
         if trail.may_be_billed:
             return lose(trail, "waiting", "the time given was over before its answer came, which is listened to a little longer")
-        if trail.on_wire:
+        if trail.on_wire and not trail.billed:
             return RequestTimeoutError(f"{self.__name__}: no answer came within the time given. Try again, or give a longer timeout.")
         return RequestTimeoutError(
             f"{self.__name__}: the time given was over while it waited for {trail.waits_for}. Nothing was sent: finish the same call again."

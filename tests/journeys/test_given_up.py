@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dryapi_async import Client, ClientClosedError, Image, Job, SubmissionUnknownError, Timeouts
+from dryapi_async import Client, ClientClosedError, Image, Job, RequestTimeoutError, SubmissionUnknownError, Timeouts
 from dryapi_async.simulator import Fault, Simulator
 
 from ..conftest import FOX, PNG, begin, edit, files_in, finish, give_up, make_client, now, seen, settle, until
@@ -214,3 +214,17 @@ async def test_one_that_is_cancelled_while_it_saves_leaves_its_job(sim: Simulato
     await asyncio.wait([task])
     assert [job.id for job in client.orphans] == list(sim.jobs)
     assert files_in(tmp_path) == []
+
+
+async def test_who_runs_out_of_time_while_it_connects_hears_that_nothing_was_sent() -> None:
+    async def stay_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(stay_silent, "127.0.0.1", 0) as server:
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with Client("1|a-key", base_url=url, timeouts=Timeouts(connect=60)) as client:
+            call = client.call(FOX)
+            with pytest.raises(RequestTimeoutError, match=r"waited for a free connection\. Nothing was sent: finish the same call again"):
+                await call.result(timeout=5)
