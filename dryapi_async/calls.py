@@ -199,8 +199,8 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
         """Nobody waits any more: stop what wasn't sent; what may be billed goes on, and its answer is kept."""
         # Adopted in either case: it may be sent in the moment before the cancellation reaches it, and is then told as unknown.
         engine.adopt(work, job=isinstance(self, JobCall))
+        self._trail.abandoned = True
         if self._trail.may_be_billed:
-            self._trail.abandoned = True
             self._cutoff = engine.loop.call_later(engine.settings.timeouts.orphan, work.cancel)
         else:
             if self._trail.body is not None:

@@ -21,13 +21,14 @@ from dryapi_async.errors import (
     SubmissionUnknownError,
     TransportError,
 )
+from dryapi_async.io.body import Body, TextBody
 from dryapi_async.io.counts import Counts
 from dryapi_async.io.http import Answer, Broken, Http
 from dryapi_async.io.pacing import Pacing, Passage
 from dryapi_async.io.places import Places
 from dryapi_async.io.threads import FileThreads
 from dryapi_async.io.trail import Trail, lose
-from dryapi_async.io.uploads import Body, TextBody, Upload
+from dryapi_async.io.uploads import Upload
 from dryapi_async.protocol.endpoint import STATUS_LANE
 from dryapi_async.protocol.replies import decode_json, read_error, read_limit_kind, read_retry_after
 from dryapi_async.protocol.retry import Again, Answered, Broke, GiveUp, RetryQuota, Unknown, decide

@@ -24,11 +24,12 @@ from dryapi_async.errors import (
     ResponseError,
     TransportError,
 )
+from dryapi_async.io.body import Body
 from dryapi_async.io.connector import Connector
 from dryapi_async.io.gate import Gate
 from dryapi_async.io.guard import AddressGuard, GuardedResolver, resolver_of
 from dryapi_async.io.proxies import Proxies
-from dryapi_async.io.uploads import Body
+from dryapi_async.io.request import request_class
 from dryapi_async.protocol.links import LinkRules, mask
 from dryapi_async.protocol.wire import WireCall
 from dryapi_async.values import Value
@@ -142,7 +143,7 @@ class Http:
         session = aiohttp.ClientSession(
             connector=connector,
             connector_owner=given is None,
-            request_class=self._guard.request_class(),
+            request_class=request_class(self._guard),
             headers={"Accept": "application/json", "User-Agent": USER_AGENT},
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 from attrs import define, field
 
 from dryapi_async.errors import SubmissionUnknownError
-from dryapi_async.io.uploads import Body, FormBody
+from dryapi_async.io.body import Body
+from dryapi_async.io.uploads import FormBody
 from dryapi_async.io.waits import Deadlines
 from dryapi_async.protocol.digest import digest_request
 from dryapi_async.protocol.wire import WireCall, rename_key

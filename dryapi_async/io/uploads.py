@@ -3,13 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, ParamSpec, TypeVar, cast
+from typing import Any, Final, ParamSpec, TypeVar
 
-from aiohttp import Payload
-from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_writer import StreamWriter
 
-from dryapi_async.errors import DryAPIError, SourceError
+from dryapi_async.errors import SourceError
+from dryapi_async.io.body import Body, Progress
 from dryapi_async.io.sources import Looked, Reader, check_piece, source_changed
 from dryapi_async.io.threads import FileThreads
 from dryapi_async.protocol.media import OCTETS, match_name, sniff, type_of_name
@@ -21,83 +20,6 @@ T = TypeVar("T")
 
 PIECE_BYTES: Final = 256 * 1024
 """Read from disk at once: fewer thread hops than smaller ones, and no longer stall of the loop than larger ones."""
-
-TURN_BYTES: Final = 128 * 1024
-"""Sent by one upload before others have their turn, for a socket that takes all never makes it wait; and the buffer that a plain file goes
-through, which stays in the processor's cache."""
-
-SECURE_TURN_BYTES: Final = 80 * 1024
-"""The same over TLS, five records: encrypting takes the loop's time, and what is encrypted is kept until it is sent. With 128 KiB sixteen
-uploads at once stall it a fifth longer and keep a quarter more."""
-
-Progress = Callable[[int, int], None]
-"""Told the bytes sent so far, and all there are."""
-
-
-class Body(Payload):
-    """A body that watches itself: ``sent`` is whether a byte of the request may have left, ``whole`` whether all did."""
-
-    _autoclose = True
-
-    def __init__(self, content_type: str, size: int, *, idle: float | None) -> None:
-        super().__init__(None, content_type=content_type)
-        self._size = size
-        self._idle = idle
-        self.sent: bool = False
-        self.revoked: bool = False
-        self.whole: bool = False
-        self.error: DryAPIError | None = None
-
-    @property
-    def bytes_sent(self) -> int:
-        """How much of it was handed to the socket."""
-        return (self._size or 0) if self.whole else 0
-
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:  # noqa: ARG002  the base class's signature
-        """Refuse: a body is streamed, never shown."""
-        raise TypeError("A streamed body isn't text.")
-
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        """Send the body; aiohttp calls this where it has no length to give."""
-        await self.write_with_length(writer, None)
-
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:  # noqa: ARG002  it is our own size
-        """Send the body, noting when the first byte of the request leaves."""
-        stream = cast("StreamWriter", writer)
-        self.sent = stream.output_size > 0
-        if self.revoked and not self.sent:
-            # aiohttp's writer may run before the cancellation of the submit that it belongs to reaches it.
-            raise asyncio.CancelledError
-        try:
-            await self._send(stream)
-        except DryAPIError as error:
-            self.error = error
-            raise
-        self.whole = True
-
-    async def _send(self, stream: StreamWriter) -> None:
-        raise TypeError(f"A body sends something to {stream!r}.")
-
-    async def _put(self, stream: StreamWriter, piece: bytes | memoryview) -> None:
-        """Hand a piece to the socket and wait until it takes more; a peer that takes nothing for the idle time ends it."""
-        # The write itself fails only where the transport is closed already, with nothing sent; waiting can fail after bytes have left.
-        await stream.write(piece, drain=False)
-        self.sent = True
-        stream.buffer_size = 0
-        if stream.protocol.writing_paused:
-            async with asyncio.timeout(self._idle):
-                await stream.drain()
-
-
-class TextBody(Body):
-    """A body that is in memory: JSON."""
-
-    def __init__(self, content: bytes, *, idle: float | None) -> None:
-        super().__init__("application/json", len(content), idle=idle)
-        self._content = content
-
-    async def _send(self, stream: StreamWriter) -> None:
-        await self._put(stream, self._content)
 
 
 class FormBody(Body):
@@ -113,43 +35,19 @@ class FormBody(Body):
         idle: float | None,
         progress: Progress | None,
     ) -> None:
-        super().__init__(layout.content_type, layout.length, idle=idle)
+        super().__init__(layout.content_type, layout.length, idle=idle, progress=progress)
         self.files: tuple[SizedFile, ...] = tuple(files)
         """What the form says of its files, in their order."""
         self._layout = layout
         self._readers = readers
         self._threads = threads
-        self._progress = progress
-        self._turn_bytes = TURN_BYTES
-        self._sent_bytes = 0
-
-    @property
-    def bytes_sent(self) -> int:
-        """How much of it was handed to the socket."""
-        return self._sent_bytes
 
     async def _send(self, stream: StreamWriter) -> None:
-        if stream.transport is not None and stream.transport.get_extra_info("sslcontext") is not None:
-            self._turn_bytes = SECURE_TURN_BYTES
         *heads, last = self._layout.heads
         for head, size, reader in zip(heads, self._layout.sizes, self._readers, strict=True):
             await self._put(stream, head)
             await self._send_file(stream, reader, size)
         await self._put(stream, last)
-
-    async def _put(self, stream: StreamWriter, piece: bytes | memoryview) -> None:
-        """Hand a piece to the socket, whatever its size and wherever it is from, in turns: others of the loop's get theirs in between."""
-        view = memoryview(piece)
-        for start in range(0, len(view), self._turn_bytes):
-            await self._put_turn(stream, view[start : start + self._turn_bytes])
-
-    async def _put_turn(self, stream: StreamWriter, piece: memoryview) -> None:
-        await super()._put(stream, piece)
-        turn, self._sent_bytes = self._sent_bytes // self._turn_bytes, self._sent_bytes + len(piece)
-        if self._progress is not None:
-            self._progress(self._sent_bytes, self._layout.length)
-        if self._sent_bytes // self._turn_bytes > turn:
-            await asyncio.sleep(0)
 
     async def _send_file(self, stream: StreamWriter, reader: Reader, size: int) -> None:
         if reader.one_shot:

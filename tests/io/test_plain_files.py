@@ -15,8 +15,9 @@ from aiohttp.http_writer import StreamWriter
 
 from dryapi_async import File, SourceChangedError
 from dryapi_async.io import plain, sources
+from dryapi_async.io.body import SECURE_TURN_BYTES, TURN_BYTES
 from dryapi_async.io.threads import FileThreads
-from dryapi_async.io.uploads import SECURE_TURN_BYTES, TURN_BYTES, FormBody, Upload
+from dryapi_async.io.uploads import FormBody, Upload
 from dryapi_async.protocol.wire import FilePart
 
 from ..conftest import PNG, sha256

@@ -24,8 +24,8 @@ import trustme
 
 from dryapi_async import Client, Limits, SourceChangedError
 from dryapi_async.events import BytesSent, Event
+from dryapi_async.io.body import SECURE_TURN_BYTES, TURN_BYTES
 from dryapi_async.io.plain import read_cached
-from dryapi_async.io.uploads import SECURE_TURN_BYTES, TURN_BYTES
 
 from ..conftest import PNG, edit, sha256
 
