@@ -15,6 +15,9 @@ kernel anew and gives back at once, its pages with it: a twentieth of what a job
 LARGE_READ: Final = 256 * 1024
 """Bytes, where much comes: a large file costs a third less with it."""
 
+LARGEST_READ: Final = 512 * 1024
+"""Bytes: more than any loop makes room for before a read."""
+
 
 class PatientHandler(ResponseHandler):
     """A connection whose ``sock_read`` time-out is looked at when it would be over, not set anew with each piece that comes.
@@ -93,6 +96,9 @@ class Connector(TCPConnector):
 
     def __init__(self, *, limit: int, keepalive_timeout: float, resolver: AbstractResolver) -> None:
         super().__init__(limit=limit, keepalive_timeout=keepalive_timeout, resolver=resolver)  # pyright: ignore[reportUnknownMemberType]  of others
+        # uvloop's reads over TLS have no size to set. glibc keeps what is up to the size of the largest block that was ever given back
+        # (mallopt(3), M_MMAP_THRESHOLD): four pairs of system calls and thirteen page faults a job are none after this.
+        bytes(LARGEST_READ)
         # No public way to it; a test looks whether aiohttp still makes its connections by it.
         make: type[ResponseHandler] = PatientHandler
         self._factory = partial(make, loop=self._loop)

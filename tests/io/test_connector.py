@@ -1,7 +1,11 @@
 """A silent connection is given up after exactly the idle time, with one timer for many requests."""
 
 import asyncio
+import platform
 import ssl
+import subprocess
+import sys
+import textwrap
 from typing import Any
 
 import pytest
@@ -135,3 +139,37 @@ def test_p13_reads_are_small_until_a_large_file_comes(monkeypatch: pytest.Monkey
             return
         assert runner.run(sizes_after(20_480)) == {connector.SMALL_READ}
         assert connector.LARGE_READ in runner.run(sizes_after(4_000_000))
+
+
+FAULTS = """
+    import asyncio, os, resource
+    import aiohttp
+    from dryapi_async.io.connector import Connector
+
+    reading, writing = os.pipe()
+
+    def count():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(1000):
+            os.write(writing, b"x")
+            os.read(reading, 256 * 1024)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    async def main():
+        before = count()
+        async with Connector(limit=1, keepalive_timeout=1, resolver=aiohttp.ThreadedResolver()):
+            print(before, count())
+
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that gives each such block back to the kernel")
+def test_room_for_a_large_read_is_asked_of_the_kernel_once() -> None:
+    """In a process of its own: whatever freed a larger block before has done the same."""
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(FAULTS)], capture_output=True, text=True, timeout=60, check=True)
+    before, after = map(int, done.stdout.split())
+    if before < 10:
+        pytest.skip("what was imported has given such a block back already")
+    assert after < 10
