@@ -65,7 +65,15 @@ class Body(Payload):
         except DryAPIError as error:
             self.error = error
             raise
-        self.whole = True
+        self._end()
+
+    def _begin(self) -> None:
+        """Note that its first byte may leave now."""
+        self.sent = True
+
+    def _end(self) -> None:
+        """Note that all of it was handed to the socket."""
+        self.whole, self.bytes_sent = True, self._length
 
     async def _send(self, stream: StreamWriter) -> None:
         raise TypeError(f"A body sends something to {stream!r}.")
@@ -80,7 +88,7 @@ class Body(Payload):
         """Hand over what the socket takes at once, and wait until it takes more; a peer that takes nothing for the idle time ends it."""
         # The write itself fails only where the transport is closed already, with nothing sent; waiting can fail after bytes have left.
         await stream.write(piece, drain=False)
-        self.sent = True
+        self._begin()
         stream.buffer_size = 0
         if stream.protocol.writing_paused:
             async with asyncio.timeout(self._idle):
@@ -111,6 +119,6 @@ class TextBody(Body):
         """Send it whole behind its request's headers; the socket waits for neither."""
         if self.revoked:
             raise asyncio.CancelledError
-        self.sent = True
+        self._begin()
         transport.write(headers + self._content)
-        self.whole, self.bytes_sent = True, self._length
+        self._end()
