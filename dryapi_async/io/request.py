@@ -36,7 +36,7 @@ def request_class(guard: AddressGuard) -> type[aiohttp.ClientRequest]:
             if (
                 not isinstance(body, TextBody)
                 or body.is_long
-                or self._traces
+                or getattr(self, "_traces", True)
                 or protocol is None
                 or transport is None
                 or protocol.writing_paused

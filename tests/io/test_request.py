@@ -52,6 +52,32 @@ async def test_a_small_body_costs_no_task_of_its_own(sim: Simulator, client: Cli
     assert (await job.status()).state
 
 
+async def test_a_small_body_is_one_write_with_its_headers(sim: Simulator) -> None:
+    """Two would be two packets, and the first one would have left before the second could fail."""
+    writes: list[bytes] = []
+
+    class Counting:
+        def __init__(self, transport: asyncio.Transport) -> None:
+            self._transport = transport
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._transport, name)
+
+        def write(self, data: bytes) -> None:
+            writes.append(data)
+            self._transport.write(data)
+
+    def count(connection: Connection) -> None:
+        protocol: Any = connection.protocol
+        protocol.transport = Counting(protocol.transport)
+
+    async with Meddling(count) as connector, make_client(sim, connector=connector) as client:
+        await client.call(FOX)
+    (request,) = writes
+    assert request.startswith(b"POST ")
+    assert request.endswith(b"}")
+
+
 @pytest.mark.parametrize("length", [100, 65_000, 66_000, 1_000_000])
 async def test_whatever_its_length_the_same_bytes_arrive_once(length: int) -> None:
     # Limits as they are would have each of these wait for the one before.
