@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine
 from contextlib import suppress
 from functools import partial
@@ -31,7 +31,8 @@ from dryapi_async.protocol.endpoint import STATUS_LANE
 from dryapi_async.protocol.status import Update, read_update
 from dryapi_async.protocol.wire import WireCall, encode, encode_reading
 from dryapi_async.tracking.deliveries import Deliveries, EarlyNews
-from dryapi_async.tracking.watcher import NOT_FOUND_GRACE, Watcher
+from dryapi_async.tracking.just_made import NOT_FOUND_GRACE, JustMade
+from dryapi_async.tracking.watcher import Watcher
 
 if TYPE_CHECKING:
     # Imported only where they are used; `options` does that when a client is made, so that its first call imports nothing.
@@ -93,7 +94,7 @@ class Engine:
         self._adopted: dict[asyncio.Task[Any], bool] = {}
         self._models: tuple[Model, ...] | None = None
         self._one_attempt = evolve(settings.retry, attempts=1)
-        self._made: OrderedDict[str, float] = OrderedDict()
+        self._made = JustMade()
         self.orphans: deque[Any] = deque(maxlen=MOST_ORPHANS) if before is None else before.orphans
         self.answers: dict[str, Any] = {} if before is None else before.answers
         self.lost: dict[str, str] = {} if before is None else before.lost
@@ -239,10 +240,7 @@ class Engine:
 
     async def keep(self, request_id: str, slug: str, trail: Trail) -> None:
         """Keep the id of a job that was just made: in the journal, before anybody else has it, and for the grace of a 404."""
-        now = self.loop.time()
-        while self._made and now - next(iter(self._made.values())) > NOT_FOUND_GRACE:
-            self._made.popitem(last=False)
-        self._made[request_id] = now
+        self._made.add(request_id, self.loop.time())
         try:
             await trail.record("submitted", request_id=request_id)
         except asyncio.CancelledError:
@@ -254,7 +252,7 @@ class Engine:
 
     def made_at(self, request_id: str) -> float | None:
         """Say when this client made a job, in loop time, where that is a few seconds ago; else None."""
-        return self._made.get(request_id)
+        return self._made.when(request_id)
 
     def note(self, request_id: str, state: str) -> None:
         """Tell the journal what became of a job."""

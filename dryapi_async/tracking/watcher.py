@@ -28,12 +28,11 @@ from dryapi_async.protocol.endpoint import STATUS_LANE
 from dryapi_async.protocol.retry import MINUTE_WINDOW
 from dryapi_async.protocol.status import Update
 from dryapi_async.tracking.board import Entry, Poll, Waiter
+from dryapi_async.tracking.just_made import NOT_FOUND_GRACE
 
 if TYPE_CHECKING:
     from dryapi_async.teller import Teller
 
-NOT_FOUND_GRACE: Final = 10.0
-"""Seconds after a submit in which a 404 means "not yet": the service's own replicas may lag."""
 OUTAGE_FAILURES: Final = 3
 """From so many failed reads in a row on a job is left alone for longer and longer."""
 MOST_READS: Final = 32
