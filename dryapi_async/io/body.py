@@ -115,10 +115,10 @@ class TextBody(Body):
     async def _send(self, stream: StreamWriter) -> None:
         await self._put(stream, self._content)
 
-    def leave(self, transport: asyncio.WriteTransport, headers: bytes) -> None:
-        """Send it whole behind its request's headers; the socket waits for neither."""
+    def leave(self, transport: asyncio.WriteTransport, head: str) -> None:
+        """Send it whole behind its request's head, by one write in which nothing can be cut off; the socket isn't waited for."""
         if self.revoked:
             raise asyncio.CancelledError
         self._begin()
-        transport.write(headers + self._content)
+        transport.write(f"{head}Content-Length: {self._length}\r\nContent-Type: {self.content_type}\r\n\r\n".encode() + self._content)
         self._end()

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from attrs import define, field
-from multidict import CIMultiDict
 from yarl import URL
 
 from dryapi_async.errors import DownloadError, DryAPIError, LinkExpiredError
@@ -34,7 +33,6 @@ logger: logging.Logger = logging.getLogger("dryapi_async")
 
 PIECE_BYTES: Final = 256 * 1024
 MOST_REDIRECTS: Final = 5
-_HEADERS: Final = CIMultiDict({"Accept": "*/*", "Accept-Encoding": "identity"})
 _FILE: Final = frozenset({200, 203, 206})
 """Answers that bring a file. Other successes, such as 204, bring none."""
 _PAGES: Final = frozenset({"text/html", "application/xhtml+xml", "application/json", "application/xml", "text/xml"})
@@ -211,15 +209,15 @@ class Downloads:
 
     async def _request(self, transfer: Transfer) -> aiohttp.ClientResponse:
         """Ask for the file, or for the rest of it, and follow redirects with the rules checked at each."""
-        headers = _HEADERS
+        part: Mapping[str, str] | None = None
         if transfer.position and transfer.validator and transfer.coding is None:
-            headers = CIMultiDict(headers, **{"Range": f"bytes={transfer.position}-", "If-Range": transfer.validator})
+            part = {"Range": f"bytes={transfer.position}-", "If-Range": transfer.validator}
         url = transfer.url or ""
         for _ in range(MOST_REDIRECTS + 1):
             url = check_link(url, self._http.rules)
             transfer.began_at = transfer.began_at or self._exchange.wall()
             try:
-                response = await self._http.fetch(URL(url, encoded=True), headers)
+                response = await self._http.fetch(URL(url, encoded=True), part)
             except PrivateAddressError as error:
                 raise private_address(error.host, error.address) from error
             location = response.headers.get("Location")

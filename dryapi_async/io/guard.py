@@ -1,6 +1,7 @@
 """The address guard: a result link mustn't reach into this network, whatever its host's name leads to."""
 
-from typing import Final
+import asyncio
+from typing import Final, cast
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -34,6 +35,17 @@ class AddressGuard(Value):
         """
         if not self.trusts(host) and is_private(address):
             raise PrivateAddressError(host, address)
+
+    def judge_peer(self, host: str, transport: asyncio.BaseTransport) -> None:
+        """Refuse a connection to a private address, whoever looked its name up; a Unix socket is its user's choice.
+
+        Raises:
+            PrivateAddressError: It is one.
+        """
+        if host not in self.known:
+            peer: object = transport.get_extra_info("peername")
+            if isinstance(peer, tuple):
+                self.judge(host, str(cast("tuple[object, ...]", peer)[0]))
 
     def trusts(self, host: str) -> bool:
         """Say whether a host may be anywhere."""

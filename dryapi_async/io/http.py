@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Mapping
 from contextlib import nullcontext, suppress
 from copy import copy
 from ssl import SSLContext
-from types import SimpleNamespace
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
@@ -24,21 +23,23 @@ from dryapi_async.errors import (
     ResponseError,
     TransportError,
 )
-from dryapi_async.io.body import Body
+from dryapi_async.io.body import Body, TextBody
 from dryapi_async.io.connector import Connector
+from dryapi_async.io.direct import Direct, Route
 from dryapi_async.io.gate import Gate
 from dryapi_async.io.guard import AddressGuard, GuardedResolver, resolver_of
 from dryapi_async.io.proxies import Proxies
-from dryapi_async.io.request import request_class
+from dryapi_async.io.reading import MOST_ANSWER_BYTES, Reading, read_bounded
+from dryapi_async.io.request import request_class, watch_headers
 from dryapi_async.protocol.links import LinkRules, mask
 from dryapi_async.protocol.wire import WireCall
 from dryapi_async.values import Value
 from dryapi_async.version import __version__
 
-MOST_ANSWER_BYTES: Final = 128 * 1024 * 1024
-"""An answer of the API that is longer isn't one: the longest by contract is about 46 MB (2,048 embeddings)."""
 SHORTEST_KEY: Final = 12
 """Characters: a shorter text can't be a key of the service, and may well stand in an answer."""
+FILE_HEADERS: Final = CIMultiDict({"Accept": "*/*", "Accept-Encoding": "identity"})
+"""Of a request for a file, to any host."""
 _PASSED: Final = nullcontext()
 """The gate of who is through it already."""
 USER_AGENT: Final = f"dryapi-async/{__version__} aiohttp/{aiohttp.__version__}"
@@ -93,6 +94,7 @@ class Http:
         asked = None if given is None else resolver_of(given)
         self._beside = None if asked is None else GuardedResolver(asked, self._guard)
         self.session: aiohttp.ClientSession = self._open_session(given, [] if session is None else session.trace_configs)
+        self._direct = Direct.over(self.session, self._guard)
         self._reading: set[aiohttp.ClientResponse] = set()
         # In a connector of the user's own the websocket takes one of the places.
         held = given is not None and settings.client_id is not None and limit > 1
@@ -117,13 +119,14 @@ class Http:
             "allow_redirects": False,
             **({} if self._ssl is True else {"ssl": self._ssl}),
         }
-        # Of the API's: in the class that aiohttp wants, or it would make such headers of them for each request.
-        headers = CIMultiDict({"Authorization": f"Bearer {settings.api_key}"})
+        # In the class that aiohttp wants, or it would make such headers of them for each request.
+        self._api_headers = CIMultiDict({"Authorization": f"Bearer {settings.api_key}"})
         self._api_options: Mapping[str, Any] = {
             **self._options,
-            "headers": headers,
+            "headers": self._api_headers,
             **({} if self._proxy is None else {"proxy": self._proxy}),
         }
+        self._api_route: Route | None = None
 
     @property
     def rules(self) -> LinkRules:
@@ -138,7 +141,7 @@ class Http:
             resolver=GuardedResolver(aiohttp.DefaultResolver(), self._guard),
         )
         if self._settings.expect100:
-            traces = [*traces, _watch_headers()]
+            traces = [*traces, watch_headers()]
         # Cookies, .netrc and proxies of the environment stay out of the session: nothing may add credentials to a request to storage.
         session = aiohttp.ClientSession(
             connector=connector,
@@ -190,16 +193,30 @@ class Http:
             self.check_open()
             response: aiohttp.ClientResponse | None = None
             try:
-                asks: dict[str, Any] = (
-                    {"expect100": True, "trace_request_ctx": body} if self._settings.expect100 and body is not None else {}
-                )
-                response = await self.session.request(call.method, self._url(call), data=body, **self._api_options, **asks)
+                response = await self._ask(call, body)
                 content = response.content.read_nowait() if self._is_here(response) else await self._read_whole(response)
                 return Answer(status=response.status, headers=self._read_headers(response), content=self._without_key(content))
             except Exception as error:  # noqa: BLE001  a given session's traces and connector may raise anything, also after a payment
                 if response is not None and response.status >= 400:  # noqa: PLR2004  a refusal is decided by its status
                     return Answer(status=response.status, headers=self._read_headers(response), content=b"")
                 return self._break(call, body, None if response is None else response.status, error)
+
+    async def _ask(self, call: WireCall, body: Body | None) -> aiohttp.ClientResponse:
+        """Send a request on a connection that is open, where that can be, or have aiohttp's session send it, which opens one."""
+        url = self._url(call)
+        direct = self._direct_for(self._proxy)
+        text = body if isinstance(body, TextBody) and not body.is_long else None
+        if direct is not None and (text is not None if body is not None else call.method == "GET"):
+            if self._api_route is None:
+                self._api_route = direct.route(self._root, self._api_headers, ssl=self._ssl)
+            response = await direct.ask(self._api_route, call.method, url, text, idle=self._settings.timeouts.idle, unpack=True)
+            if response is not None:
+                return response
+        asks: dict[str, Any] = {"expect100": True, "trace_request_ctx": body} if self._settings.expect100 and body is not None else {}
+        return await self.session.request(call.method, url, data=body, **self._api_options, **asks)
+
+    def _direct_for(self, proxy: str | None) -> Direct | None:
+        return self._direct if proxy is None and self._settings.timeouts.total is None else None
 
     def _read_headers(self, response: aiohttp.ClientResponse) -> Mapping[str, str]:
         """Lower the headers' names, and take our key out of what came back, where that is shown: in what refuses, and no success."""
@@ -257,7 +274,7 @@ class Http:
         self._reading.add(response)
         try:
             length = response.content_length
-            return await (response.read() if length is not None and length <= MOST_ANSWER_BYTES else _read_bounded(response))
+            return await (response.read() if length is not None and length <= MOST_ANSWER_BYTES else read_bounded(response))
         except BaseException:
             response.release()
             raise
@@ -266,25 +283,29 @@ class Http:
             # What still sends the request ends before its files are closed.
             await response.wait_for_close()
 
-    def fetch(self, url: URL, headers: Mapping[str, str]) -> Awaitable[aiohttp.ClientResponse]:
+    async def fetch(self, url: URL, part: Mapping[str, str] | None = None) -> aiohttp.ClientResponse:
         """Ask any host for a file: without the key, without following redirects, its body as it comes (even compressed).
 
-        The caller holds the gate, and releases the answer.
+        ``part`` are headers that ask for a part of it. The caller holds the gate, and releases the answer.
 
         Raises:
             PrivateAddressError: The host's name leads into a private network.
             ConfigurationError: The environment's proxy for it can't be used; nothing was sent.
         """
         proxy = self._proxies.find(url)
+        direct = None if part else self._direct_for(proxy)
+        if direct is not None:
+            self.check_open()
+            route = direct.route_to_files(url, FILE_HEADERS, ssl=self._ssl)
+            response = await direct.ask(route, "GET", url, None, idle=self._settings.timeouts.idle, unpack=False)
+            if response is not None:
+                return response
         if self._beside is not None and url.host and proxy is None:
-            return self._fetch_guarded(self._beside, url.host, url, headers)
-        return self.session.get(url, headers=headers, auto_decompress=False, proxy=proxy, **self._options)
-
-    async def _fetch_guarded(self, beside: GuardedResolver, host: str, url: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
-        with suppress(OSError):  # the connector finds that, too, and says it in its own words
-            await beside.resolve(host, url.port or 0)
-        self.check_open()
-        return await self.session.get(url, headers=headers, auto_decompress=False, **self._options)
+            with suppress(OSError):  # the connector finds that, too, and says it in its own words
+                await self._beside.resolve(url.host, url.port or 0)
+            self.check_open()
+        headers = CIMultiDict(FILE_HEADERS, **part) if part else FILE_HEADERS
+        return await self.session.get(url, headers=headers, auto_decompress=False, proxy=proxy, **self._options)
 
     async def connect_push(self, url: str, *, most_bytes: int, close_seconds: float) -> aiohttp.ClientWebSocketResponse:
         """Open the push channel's websocket, at any host and so without the key. It takes a connection of the pool, no place of the gate.
@@ -332,7 +353,7 @@ class Http:
             content = await self._read_whole(response)
             return Answer(status=response.status, headers=self._read_headers(response), content=content)
 
-    def reading(self, response: aiohttp.ClientResponse) -> "Reading":
+    def reading(self, response: aiohttp.ClientResponse) -> Reading:
         """Note an answer that is being read, so that closing the client ends that reading, and give its connection back behind it."""
         return Reading(self._reading, response)
 
@@ -344,24 +365,6 @@ class Http:
         await self.session.close()
 
 
-class Reading:
-    """An answer to a request without a body, while it is read. Leaving it costs nothing where it was read to its end."""
-
-    __slots__ = ("_all", "_response")
-
-    def __init__(self, all_of_them: set[aiohttp.ClientResponse], response: aiohttp.ClientResponse) -> None:
-        self._all = all_of_them
-        self._response = response
-
-    def __enter__(self) -> None:
-        self._all.add(self._response)
-
-    def __exit__(self, *_: object) -> None:
-        self._all.discard(self._response)
-        if not self._response.closed:
-            self._response.release()
-
-
 def _words_of(error: Exception) -> str:
     """Say an exception in words, without what the other side may have put into it."""
     if isinstance(error, aiohttp.ServerDisconnectedError) and not isinstance(error.message, str):
@@ -371,30 +374,5 @@ def _words_of(error: Exception) -> str:
     return mask(f"{type(error).__name__}: {error}".rstrip(": "))
 
 
-def _watch_headers() -> aiohttp.TraceConfig:
-    """Let a body know that its headers left: asked with Expect, they do long before it is written."""
-    watch = aiohttp.TraceConfig()
-
-    async def note(_: aiohttp.ClientSession, request: SimpleNamespace, __: aiohttp.TraceRequestHeadersSentParams) -> None:
-        if isinstance(request.trace_request_ctx, Body):
-            request.trace_request_ctx.sent = True
-
-    watch.on_request_headers_sent.append(note)
-    return watch
-
-
 def _phase(body: Body | None) -> str:
     return "waiting" if body is None or body.whole else "sending"
-
-
-async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
-    """Read an answer of no known length."""
-    pieces: list[bytes] = []
-    total = 0
-    async for piece in response.content.iter_any():
-        total += len(piece)
-        if total > MOST_ANSWER_BYTES:
-            response.close()
-            raise aiohttp.ClientPayloadError(f"more than {MOST_ANSWER_BYTES} bytes")
-        pieces.append(piece)
-    return b"".join(pieces)

@@ -1,4 +1,4 @@
-"""A JSON body leaves with its headers, in one step and without a task; where that can't be, aiohttp's own way serves."""
+"""JSON bodies, short and long, over connections that misbehave: sent once and whole, or not at all."""
 
 import asyncio
 from collections.abc import Callable
@@ -32,50 +32,6 @@ class Meddling(aiohttp.TCPConnector):
         connection = await super().connect(*given, **named)
         self._meddle(connection)
         return connection
-
-
-async def test_a_small_body_costs_no_task_of_its_own(sim: Simulator, client: Client) -> None:
-    loop, made = asyncio.get_running_loop(), list[str]()
-
-    def note(owner: asyncio.AbstractEventLoop, work: Any, **named: Any) -> asyncio.Task[Any]:
-        made.append(getattr(work, "__qualname__", ""))
-        return asyncio.Task(work, loop=owner, **named)
-
-    await client.call(FOX)
-    loop.set_task_factory(note)
-    try:
-        job = await client.call(FOX)
-    finally:
-        loop.set_task_factory(None)
-    assert [name for name in made if "write_bytes" in name] == []
-    assert "JobCall._run" in made
-    assert (await job.status()).state
-
-
-async def test_a_small_body_is_one_write_with_its_headers(sim: Simulator) -> None:
-    """Two would be two packets, and the first one would have left before the second could fail."""
-    writes: list[bytes] = []
-
-    class Counting:
-        def __init__(self, transport: asyncio.Transport) -> None:
-            self._transport = transport
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._transport, name)
-
-        def write(self, data: bytes) -> None:
-            writes.append(data)
-            self._transport.write(data)
-
-    def count(connection: Connection) -> None:
-        protocol: Any = connection.protocol
-        protocol.transport = Counting(protocol.transport)
-
-    async with Meddling(count) as connector, make_client(sim, connector=connector) as client:
-        await client.call(FOX)
-    (request,) = writes
-    assert request.startswith(b"POST ")
-    assert request.endswith(b"}")
 
 
 @pytest.mark.parametrize("length", [100, 65_000, 66_000, 1_000_000])
