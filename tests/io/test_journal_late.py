@@ -40,7 +40,7 @@ async def make_late(journal: Journal, path: Path) -> None:
             await journal.record("k", "submitted", request_id="r-1")
         journal.note("r-1", "done")
         await asyncio.sleep(3)
-    assert read_states(path) == {"k": "intent"}
+        assert read_states(path) == {"k": "intent"}
 
 
 @pytest.mark.parametrize("way", ["by itself", "with the next group", "by the close"])
@@ -73,7 +73,7 @@ async def test_p04_a_note_that_couldnt_be_written_is_written_later(tmp_path: Pat
     with lock_file_of(path):
         journal.note("k", state, cause="why")
         await asyncio.sleep(5)
-    assert read_states(path) == before
+        assert read_states(path) == before
     await asyncio.sleep(5)
     assert read_states(path) == {"k": state}
     assert len(warnings_in(caplog)) == 1, "it is said once, not at each try"
