@@ -3,7 +3,7 @@
 import asyncio
 import re
 from ssl import SSLContext
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Final, Self
 
 import aiohttp
@@ -23,6 +23,7 @@ KNOWN_SERIES: Final = "3.14."
 """The series of aiohttp whose insides this was held against (``tests/io/test_direct.py``). On any other aiohttp's session serves."""
 MOST_ROUTES: Final = 64
 """Origins whose headers are kept; storage has a few."""
+_AIOHTTPS_FILES: Final = frozenset(one.close.__code__.co_filename for one in (aiohttp.ClientSession, aiohttp.BaseConnector))
 _TARGET: Final = re.compile("[!-~]+")
 
 
@@ -58,10 +59,10 @@ class Direct:
         connector = session.connector
         usable = (
             aiohttp.__version__.startswith(KNOWN_SERIES)
-            and _is_untouched()
             and not session.trace_configs
+            and _is_aiohttps(aiohttp.ClientSession._request)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
             and connector is not None
-            and type(connector).connect is aiohttp.BaseConnector.connect
+            and _is_aiohttps(connector.connect)
         )
         return cls(session, connector, guard) if usable and connector is not None else None
 
@@ -103,7 +104,7 @@ class Direct:
         protocol, transport = connection.protocol, connection.transport
         response = self._response_to(method, url)
         try:
-            self._guard.judge_peer(route.key.host, transport)
+            self._guard.judge_peer(url.host or "", transport)
             protocol.set_response_params(read_until_eof=True, auto_decompress=unpack, read_timeout=idle)
             head = f"{method} {target} HTTP/1.1\r\n{route.lines}"
             if body is None:
@@ -132,7 +133,7 @@ class Direct:
         )
 
 
-def _is_untouched() -> bool:
-    """Say whether aiohttp's session sends in aiohttp's own way: a wrapper is another kind of thing, or of another file."""
-    way: object = vars(aiohttp.ClientSession)["_request"]
-    return type(way) is FunctionType and way.__code__.co_filename == aiohttp.ClientSession.close.__code__.co_filename
+def _is_aiohttps(way: object) -> bool:
+    """Say whether a way to send or to connect is aiohttp's own: a wrapper is another kind of thing, or of another file."""
+    made = way.__func__ if type(way) is MethodType else way
+    return type(made) is FunctionType and made.__code__.co_filename in _AIOHTTPS_FILES

@@ -3,12 +3,14 @@
 import asyncio
 import functools
 import inspect
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 from multidict import CIMultiDict
 from yarl import URL
@@ -241,34 +243,6 @@ async def ask_at(sim: Simulator, client: Client, sessions: list[str]) -> int:
     return len(sessions) - before
 
 
-async def test_p28_a_session_sends_what_needs_one(sim: Simulator, sessions: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A trace, a time-out for the whole, a connector with a way of its own, leave to send, and an aiohttp that nobody looked at."""
-
-    class Counting(aiohttp.TCPConnector):
-        given = 0
-
-        async def connect(self, *given: Any, **named: Any) -> Any:
-            self.given += 1
-            return await super().connect(*given, **named)
-
-    async with make_client(sim) as client:
-        assert await ask_at(sim, client, sessions) == 0
-    async with aiohttp.TCPConnector() as connector, make_client(sim, connector=connector) as client:
-        assert await ask_at(sim, client, sessions) == 0
-    async with Counting() as connector, make_client(sim, connector=connector) as client:
-        assert await ask_at(sim, client, sessions) == 3
-        assert connector.given == 6
-    async with aiohttp.ClientSession(trace_configs=[aiohttp.TraceConfig()]) as session, make_client(sim, session=session) as client:
-        assert await ask_at(sim, client, sessions) == 3
-    async with make_client(sim, timeouts=Timeouts(total=60)) as client:
-        assert await ask_at(sim, client, sessions) == 3
-    async with make_client(sim, expect100=True) as client:
-        assert await ask_at(sim, client, sessions) == 3
-    shut(monkeypatch)
-    async with make_client(sim) as client:
-        assert await ask_at(sim, client, sessions) == 3
-
-
 def wrap(way: Any) -> Any:
     @functools.wraps(way)
     async def wrapped(*given: Any, **named: Any) -> Any:
@@ -286,8 +260,44 @@ class Proxy:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._way, name)
 
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        return self._way(*given, **named)
+
     def __get__(self, session: Any, owner: Any) -> Any:
-        return self._way if session is None else self._way.__get__(session, owner)
+        return self if session is None else self._way.__get__(session, owner)
+
+
+async def test_p28_a_session_sends_what_needs_one(sim: Simulator, sessions: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trace, a time-out for the whole, a connector with a way of its own, leave to send, and an aiohttp that nobody looked at."""
+
+    class Counting(aiohttp.TCPConnector):
+        given = 0
+
+        async def connect(self, *given: Any, **named: Any) -> Any:
+            self.given += 1
+            return await super().connect(*given, **named)
+
+    async with make_client(sim) as client:
+        assert await ask_at(sim, client, sessions) == 0
+    async with aiohttp.TCPConnector() as connector, make_client(sim, connector=connector) as client:
+        assert await ask_at(sim, client, sessions) == 0
+    for stand_before in (wrap, Proxy):
+        async with aiohttp.TCPConnector() as connector:
+            monkeypatch.setattr(connector, "connect", stand_before(connector.connect))
+            async with make_client(sim, connector=connector) as client:
+                assert await ask_at(sim, client, sessions) == 3
+    async with Counting() as connector, make_client(sim, connector=connector) as client:
+        assert await ask_at(sim, client, sessions) == 3
+        assert connector.given == 6
+    async with aiohttp.ClientSession(trace_configs=[aiohttp.TraceConfig()]) as session, make_client(sim, session=session) as client:
+        assert await ask_at(sim, client, sessions) == 3
+    async with make_client(sim, timeouts=Timeouts(total=60)) as client:
+        assert await ask_at(sim, client, sessions) == 3
+    async with make_client(sim, expect100=True) as client:
+        assert await ask_at(sim, client, sessions) == 3
+    shut(monkeypatch)
+    async with make_client(sim) as client:
+        assert await ask_at(sim, client, sessions) == 3
 
 
 @pytest.mark.parametrize("stand_before", [wrap, Proxy])
@@ -385,6 +395,29 @@ async def test_p18_an_open_connection_of_somebody_elses_is_judged_too(sim: Simul
             await straight.ask(route, "GET", address, None, idle=1, unpack=True)
         assert await straight.ask(route, "GET", address, None, idle=1, unpack=True) is None, "that connection is closed"
         assert len(sim.requests) == before
+
+
+class Here(AbstractResolver):
+    """Every name is this machine."""
+
+    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
+        return [{"hostname": host, "host": "127.0.0.1", "port": port, "family": family, "proto": 0, "flags": 0}]
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_p18_a_host_that_the_user_chose_may_be_private_in_any_alphabet(sim: Simulator) -> None:
+    address = URL(sim.url).with_host("b\u00fccher.example")
+    async with aiohttp.TCPConnector(resolver=Here()) as connector, aiohttp.ClientSession(connector=connector) as theirs:
+        async with theirs.get(address / "nothing") as answer:
+            await answer.read()
+        straight = Direct.over(theirs, AddressGuard(LinkRules(local=False, hosts=()), frozenset({"b\u00fccher.example"})))
+        assert straight is not None
+        route = straight.route(address, CIMultiDict(), ssl=True)
+        response = await straight.ask(route, "GET", address, None, idle=1, unpack=True)
+        assert response is not None
+        response.close()
 
 
 async def test_headers_of_few_origins_are_kept(client: Client) -> None:
