@@ -32,6 +32,7 @@ class Route(Value):
     """Where requests go: the pool's name for it, and the lines of the headers that each of them has."""
 
     key: ConnectionKey
+    host: str
     lines: str
 
 
@@ -71,7 +72,7 @@ class Direct:
         merged = CIMultiDict(self._session.headers)
         merged.update(headers)
         like = aiohttp.ClientRequest("GET", url, headers=merged, ssl=ssl, loop=self._loop)
-        return Route(like.connection_key, "".join(f"{name}: {value}\r\n" for name, value in like.headers.items()))
+        return Route(like.connection_key, url.host or "", "".join(f"{name}: {value}\r\n" for name, value in like.headers.items()))
 
     def route_to_files(self, url: URL, headers: CIMultiDict[str], *, ssl: SSLContext | bool) -> Route:
         """Give the route to an origin of files, prepared at its first file."""
@@ -104,7 +105,7 @@ class Direct:
         protocol, transport = connection.protocol, connection.transport
         response = self._response_to(method, url)
         try:
-            self._guard.judge_peer(url.host or "", transport)
+            self._guard.judge_peer(route.host, transport)
             protocol.set_response_params(read_until_eof=True, auto_decompress=unpack, read_timeout=idle)
             head = f"{method} {target} HTTP/1.1\r\n{route.lines}"
             if body is None:
