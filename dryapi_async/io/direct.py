@@ -4,12 +4,12 @@ import asyncio
 import re
 from ssl import SSLContext
 from types import FunctionType, MethodType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 import aiohttp
-from aiohttp.base_protocol import BaseProtocol
-from aiohttp.client_reqrep import ConnectionKey
-from aiohttp.helpers import TimerNoop
+from aiohttp import client as sessions
+from aiohttp import connector as connectors
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_writer import StreamWriter
 from attrs import frozen
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -19,11 +19,14 @@ from dryapi_async.io.body import TextBody
 from dryapi_async.io.guard import AddressGuard
 from dryapi_async.values import Value
 
+if TYPE_CHECKING:
+    from aiohttp.client_reqrep import ConnectionKey
+
 KNOWN_SERIES: Final = "3.14."
 """The series of aiohttp whose insides this was held against (``tests/io/test_direct.py``). On any other aiohttp's session serves."""
 MOST_ROUTES: Final = 64
 """Origins whose headers are kept; storage has a few."""
-_AIOHTTPS_FILES: Final = frozenset(one.close.__code__.co_filename for one in (aiohttp.ClientSession, aiohttp.BaseConnector))
+_AIOHTTPS_FILES: Final = frozenset({sessions.__file__, connectors.__file__})
 _TARGET: Final = re.compile("[!-~]+")
 
 
@@ -31,7 +34,7 @@ _TARGET: Final = re.compile("[!-~]+")
 class Route(Value):
     """Where requests go: the pool's name for it, and the lines of the headers that each of them has."""
 
-    key: ConnectionKey
+    key: "ConnectionKey"
     host: str
     lines: str
 
@@ -49,8 +52,7 @@ class Direct:
         self._loop = loop = asyncio.get_running_loop()
         self._routes: dict[tuple[str, str], Route] = {}
         # An answer is told of its request: of these there is nothing that could still be sent, cancelled or shown.
-        self._sent = StreamWriter(BaseProtocol(loop), loop)
-        self._timer = TimerNoop()
+        self._sent = StreamWriter(ResponseHandler(loop), loop)
         self._sessions_way = aiohttp.ClientSession._request  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  what monitors replace
         self._headers = CIMultiDictProxy(CIMultiDict[str]())
 
@@ -125,7 +127,7 @@ class Direct:
             url,
             writer=None,
             continue100=None,
-            timer=self._timer,
+            timer=cast("Any", None),  # aiohttp takes it for one that does nothing
             request_info=aiohttp.RequestInfo(url, method, self._headers, url),
             traces=[],
             loop=self._loop,

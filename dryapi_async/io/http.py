@@ -293,17 +293,16 @@ class Http:
             ConfigurationError: The environment's proxy for it can't be used; nothing was sent.
         """
         proxy = self._proxies.find(url)
+        if self._beside is not None and url.host and proxy is None:
+            with suppress(OSError):  # the connector finds that, too, and says it in its own words
+                await self._beside.resolve(url.host, url.port or 0)
         direct = None if part else self._direct_for(proxy)
+        self.check_open()
         if direct is not None:
-            self.check_open()
             route = direct.route_to_files(url, FILE_HEADERS, ssl=self._ssl)
             response = await direct.ask(route, "GET", url, None, idle=self._settings.timeouts.idle, unpack=False)
             if response is not None:
                 return response
-        if self._beside is not None and url.host and proxy is None:
-            with suppress(OSError):  # the connector finds that, too, and says it in its own words
-                await self._beside.resolve(url.host, url.port or 0)
-            self.check_open()
         headers = CIMultiDict(FILE_HEADERS, **part) if part else FILE_HEADERS
         return await self.session.get(url, headers=headers, auto_decompress=False, proxy=proxy, **self._options)
 

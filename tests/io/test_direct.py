@@ -6,6 +6,8 @@ import inspect
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import module_from_spec
 from typing import Any
 
 import aiohttp
@@ -315,6 +317,17 @@ async def test_p34_who_watches_aiohttps_sessions_sees_every_request(
     monkeypatch.setattr(aiohttp.ClientSession, "_request", stand_before(aiohttp.ClientSession._request))
     async with make_client(sim) as client:
         assert await ask_at(sim, client, sessions) == 3
+
+
+def test_p34_that_holds_for_whoever_was_there_before_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This package is loaded late: a monitor may have replaced more than the one method by then."""
+    for name in ("_request", "close"):
+        monkeypatch.setattr(aiohttp.ClientSession, name, wrap(getattr(aiohttp.ClientSession, name)))
+    loader = SourceFileLoader("loaded_late", direct.__file__)
+    loaded_late = module_from_spec(ModuleSpec(loader.name, loader, origin=direct.__file__))
+    loader.exec_module(loaded_late)
+    assert not loaded_late._is_aiohttps(aiohttp.ClientSession._request)
+    assert loaded_late._is_aiohttps(aiohttp.BaseConnector.connect)
 
 
 async def test_p36_accounts_share_connections_and_no_key(sim: Simulator, client: Client, sessions: list[str]) -> None:

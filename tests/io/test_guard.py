@@ -260,3 +260,16 @@ async def test_p18_a_named_host_may_be_private_on_a_given_connector(tmp_path: Pa
         await far.engine.close()
         assert len(heads) == 1
         assert b"uthorization" not in heads[0]
+
+
+async def test_p18_a_users_resolver_is_asked_for_each_file_also_where_a_connection_is_open(link: str, tmp_path: Path) -> None:
+    """Who it was that opened the connection, and through what, isn't known here."""
+    resolver = Rebinding("127.0.0.1")
+    async with aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False) as connector:
+        far = Far(connector=connector, storage_hosts=(NAME,))
+        asked: list[int] = []
+        for _ in range(3):
+            await far.fetch(link.replace("127.0.0.1", NAME), tmp_path)
+            asked.append(resolver.asked)
+        await far.engine.close()
+    assert asked == [2, 3, 4], "twice where a connection is made"

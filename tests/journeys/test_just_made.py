@@ -1,6 +1,7 @@
 """The jobs of the last seconds: known for as long as a 404 isn't believed, then forgotten, at a few bytes each."""
 
 import tracemalloc
+from array import array
 from uuid import uuid4
 
 import pytest
@@ -22,6 +23,19 @@ def test_p32_a_job_is_known_for_ten_seconds() -> None:
     made.add("fifth", 103.0 + NOT_FOUND_GRACE + 0.01)
     assert [made.when(name) for name in ("first", "second", "third")] == [None] * 3
     assert made.when("fourth") == 100.0 + NOT_FOUND_GRACE
+
+
+def test_thousands_that_are_asked_for_are_walked_through_once() -> None:
+    made = JustMade()
+    for number in range(5_000):
+        made.add(f"job {number}", number / 1_000)
+    assert made.when("another") is None
+    kinds = [type(jobs) for _, jobs in made._made]
+    assert len(kinds) == pytest.approx(50, abs=2)
+    assert kinds == [frozenset] * (len(kinds) - 1) + [array], "the newest still grows"
+    assert made.when("job 17") == pytest.approx(0.017, abs=TOGETHER)
+    made.add("late", 4.9991)
+    assert made.when("late") == pytest.approx(4.9991, abs=TOGETHER)
 
 
 def test_p14_a_pipeline_of_thousands_a_second_takes_no_megabytes() -> None:
