@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ from dryapi_async.calls import JobCall
 from dryapi_async.simulator import Received, Simulator
 from dryapi_async.simulator.blobs import tiny_picture, tiny_png
 from dryapi_async.testing import JumpingLoop
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell gives that to what runs in its background, and so it would go to the programs that tests stop by Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ON_UVLOOP = os.environ.get("DRYAPI_TEST_LOOP") == "uvloop"
 REPOSITORY = Path(__file__).parents[1]
