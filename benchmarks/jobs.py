@@ -8,6 +8,7 @@ import socket
 import ssl
 import sys
 import time
+from bisect import bisect
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from statistics import quantiles
@@ -75,14 +76,14 @@ async def _take_turn(finish: Finish, jobs: int, at_once: int, *, paced: bool) ->
     reading = await measure(_finish_all(finish, jobs, at_once, spans, pace))
     assert len(spans) == jobs
     work = [] if pace is None else pace.measure(spans)
-    return {**asdict(reading), "latencies": [end - begin for begin, end in spans], "work": work}
+    return {**asdict(reading), "latencies": [end - begin for begin, end in spans], "work": work, "ends": count_ends(spans)}
 
 
 def sum_up(turns: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Make one reading of a subject's turns: times are sums, memory and stalls the worst, latencies those of all jobs."""
+    """Make one reading of a subject's turns: times are sums, memory and stalls the worst, spreads those of all jobs."""
     sums = {name: sum(turn[name] for turn in turns) for name in ("seconds", "cpu_seconds")}
     worst = {name: max(turn[name] for turn in turns) for name in ("rss_growth_bytes", "rss_peak_bytes", "stall_seconds")}
-    spreads = {name: _spread([one for turn in turns for one in turn[name]]) for name in ("latencies", "work")}
+    spreads = {name: _spread([one for turn in turns for one in turn[name]]) for name in ("latencies", "work", "ends")}
     return {**sums, **worst, **spreads}
 
 
@@ -92,6 +93,15 @@ def _spread(values: Sequence[float]) -> float:
         return 0.0
     cuts = quantiles(values, n=100)
     return cuts[98] / cuts[49]
+
+
+def count_ends(spans: Sequence[tuple[float, float]]) -> list[int]:
+    """Say how many jobs ended during each, itself included: as many as there are at once, where no job is overtaken.
+
+    ``spans`` are the jobs' moments of begin and end, in the order of their ends.
+    """
+    ends = [end for _, end in spans]
+    return [number - bisect(ends, begin) for number, (begin, _) in enumerate(spans, 1)]
 
 
 async def _finish_all(

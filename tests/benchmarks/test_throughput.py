@@ -69,7 +69,7 @@ def test_a_child_takes_turns_and_says_what_each_cost() -> None:
         readings = throughput.take_turns(load, subjects, server)
         assert set(readings) == {"raw aiohttp", "once more"}
         assert all(
-            reading["us"] > 0 and reading["speed"] > 0 and reading["spread"] >= 1 and reading["spread_work"] >= 1
+            reading["us"] > 0 and reading["speed"] > 0 and min(reading[name] for name in ("spread", "spread_work", "spread_ends")) >= 1
             for reading in readings.values()
         )
         with throughput._start(RAW, load, server) as ask:
@@ -96,12 +96,19 @@ def test_a_child_that_ends_or_hangs_is_told() -> None:
 def test_turns_are_summed_up() -> None:
     turn = {"seconds": 1.0, "cpu_seconds": 0.5, "rss_growth_bytes": 3, "rss_peak_bytes": 30, "stall_seconds": 0.1}
     turns = [
-        {**turn, "latencies": [1.0] * 98, "work": []},
-        {**turn, "rss_peak_bytes": 40, "stall_seconds": 0.01, "latencies": [5.0] * 2, "work": [1.0, 1.0]},
+        {**turn, "latencies": [1.0] * 98, "work": [], "ends": [4] * 90},
+        {**turn, "rss_peak_bytes": 40, "stall_seconds": 0.01, "latencies": [5.0] * 2, "work": [1.0, 1.0], "ends": [6] * 10},
     ]
     summed = jobs.sum_up(turns)
     assert (summed["seconds"], summed["cpu_seconds"], summed["rss_peak_bytes"], summed["stall_seconds"]) == (2.0, 1.0, 40, 0.1)
-    assert (summed["latencies"], summed["work"]) == (5.0, 1.0)
+    assert (summed["latencies"], summed["work"], summed["ends"]) == (5.0, 1.0, 1.5)
+
+
+def test_who_is_overtaken_is_told_from_the_jobs_that_end_meanwhile() -> None:
+    in_turn = [(0, 1), (0, 2), (1, 3), (2, 4), (3, 5)]
+    assert jobs.count_ends(in_turn) == [1, 2, 2, 2, 2]
+    overtaken = [(0, 1), (1, 2), (2, 3), (0, 4)]
+    assert jobs.count_ends(overtaken) == [1, 1, 1, 4]
 
 
 @pytest.mark.parametrize("tls", [False, True])
@@ -209,7 +216,7 @@ def test_the_server_answers_the_peers(submit: str, reads: list[str], file: str) 
 
 
 def read(us: float, speed: float = 100.0) -> dict[str, float]:
-    return {"us": us, "speed": speed, "spread": 1.1, "spread_work": 1.0, "stall": 1.0, "rss": 40.0}
+    return {"us": us, "speed": speed, "spread": 1.1, "spread_work": 1.0, "spread_ends": 1.0, "stall": 1.0, "rss": 40.0}
 
 
 def test_ours_is_compared_with_raw_and_peers_with_ours_repetition_by_repetition() -> None:
@@ -221,7 +228,7 @@ def test_ours_is_compared_with_raw_and_peers_with_ours_repetition_by_repetition(
     assert figures["CPU us a job"].judged_values == (1.2, 1.5)
     assert figures["p99 / p50 of a job's latency"].judged_values == (1.1, 1.1)
     assert figures["the same by the work the processor could do meanwhile"].judged_values == (1.0, 1.0)
-    assert len(figures) == 6  # nothing is said of `speed`, which didn't run
+    assert len(figures) == 7  # nothing is said of `speed`, which didn't run
     (peer,) = throughput.compare_peers(taken)
     assert peer.judged_values == (10.0, 5.0)
     assert [str(goal) for goal in peer.goals] == ["must be >= 7"]
