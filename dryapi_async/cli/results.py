@@ -101,7 +101,11 @@ def find_results(folder: Path) -> dict[str, tuple[str, float]]:
         for entry in entries:
             if type_of_name(entry.name) is None or not entry.is_file():
                 continue
-            stem, written = entry.name[: -len(ending_of(entry.name))], entry.stat().st_mtime
+            try:
+                written = entry.stat().st_mtime
+            except FileNotFoundError:
+                continue  # another process gave it its last name meanwhile
+            stem = entry.name[: -len(ending_of(entry.name))]
             if stem not in found or written > found[stem][1]:
                 found[stem] = entry.name, written
     return found

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from attrs import frozen
 
-_FILLER = 65_536
+_FILLER = 262_139  # a prime: no two pieces of any usual size are alike, so one in the place of another shows
 
 
 class Blob(Protocol):
@@ -78,7 +78,7 @@ class DiskBlob:
 
 @frozen
 class PaddedBlob:
-    """A small file followed by filler (shifted by the seed) up to a size: any length without holding it."""
+    """A small file followed by filler (shifted by what is drawn from the seed) up to a size: any length without holding it."""
 
     content_type: str
     head: bytes
@@ -96,7 +96,7 @@ class PaddedBlob:
         stop = min(start + size, self.size)
         pieces = [self.head[start:stop]] if start < len(self.head) else []
         at = max(start, len(self.head))
-        shift = int.from_bytes(self.seed[-4:], "big")
+        shift = int.from_bytes(hashlib.blake2b(self.seed, digest_size=8).digest(), "big")
         while at < stop:
             place = (at - len(self.head) + shift) % _FILLER
             piece = _fill()[place : place + stop - at]

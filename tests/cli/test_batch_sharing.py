@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -144,6 +144,31 @@ async def test_two_processes_that_fetch_the_same_leave_one_file(sim: Simulator, 
     numbered = (tmp_path / "00001.png").rename(tmp_path / "00001~0.png")
     assert take_name(numbered, "00001") == tmp_path / "00001.png"
     assert hash_pictures(tmp_path) == kept
+
+
+async def test_a_result_that_gets_its_last_name_while_the_folder_is_read_stops_nobody(
+    sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines, look = foxes(2), os.scandir
+    async with opened(sim, tmp_path, lines) as (work, _):
+        await work.run()
+    kept = hash_pictures(tmp_path)
+    numbered = (tmp_path / "00001.png").rename(tmp_path / "00001~0.png")
+
+    def look_too_early(folder: Path) -> AbstractContextManager[list[os.DirEntry[str]]]:
+        with look(folder) as entries:
+            found = list(entries)
+        with suppress(FileNotFoundError):
+            take_name(numbered, "00001")
+        return nullcontext(found)
+
+    async with opened(sim, tmp_path, lines) as (work, _):
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "scandir", look_too_early)
+            await work.run()
+    assert set(work.states.values()) == {"saved"}
+    assert hash_pictures(tmp_path) == kept
+    assert sim.jobs_billed == 2
 
 
 async def test_an_answer_that_is_gone_is_told_as_such(sim: Simulator, tmp_path: Path) -> None:

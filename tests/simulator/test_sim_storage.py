@@ -1,10 +1,13 @@
 """The storage host: signed links that expire, ranges, validators."""
 
+from uuid import UUID
+
 import aiohttp
 import pytest
 from yarl import URL
 
 from dryapi_async.simulator import Simulator
+from dryapi_async.simulator.blobs import PaddedBlob
 
 from .conftest import Talk, open_talk
 
@@ -130,3 +133,18 @@ async def test_unknown_names_are_404(sim: Simulator, talk: Talk) -> None:
     link = sim._opened.storage.link(job, "image.tiff")  # a name that no status answer has
     status, body, _ = await talk.download(link)
     assert (status, b"<Code>NoSuchKey</Code>" in body) == (404, True)
+
+
+def pad(number: int, size: int) -> PaddedBlob:
+    return PaddedBlob("image/png", b"\x89PNG\r\n\x1a\n", size, str(UUID(int=number << 32)).encode())
+
+
+@pytest.mark.parametrize("piece", [4_096, 65_536, 100_000, 262_144, 1_048_576])
+def test_no_two_pieces_of_a_big_result_are_alike(piece: int) -> None:
+    blob = pad(1, 20 * 1_048_576)
+    pieces = {blob.read(at, 32) for at in range(0, blob.size, piece)}
+    assert len(pieces) == -(-blob.size // piece)
+
+
+def test_big_results_of_different_jobs_differ_in_each_piece() -> None:
+    assert len({pad(number, 100_000).read(50_000, 32) for number in range(1_000)}) > 990
