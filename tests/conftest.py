@@ -5,6 +5,7 @@ import hashlib
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,17 @@ def sha256(content: bytes | Path) -> str:
 def files_in(folder: Path) -> list[str]:
     """Name everything in a folder, hidden files too."""
     return sorted(str(one.relative_to(folder)) for one in folder.rglob("*"))
+
+
+@contextmanager
+def without_root() -> Iterator[None]:
+    """Have the rights that a file's mode gives, for the while: root, who may read and write anything, is nobody."""
+    user = os.geteuid()
+    os.seteuid(user or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

@@ -13,7 +13,7 @@ from dryapi_async.io.downloads import Downloads
 from dryapi_async.operations.results import check_format, check_path
 from dryapi_async.simulator import Simulator
 
-from ..conftest import FOX, PNG, files_in, make_client, make_sim, seen
+from ..conftest import FOX, PNG, files_in, make_client, make_sim, seen, without_root
 
 pytestmark = pytest.mark.anyio
 
@@ -280,16 +280,12 @@ async def test_p19_a_bad_target_is_told_before_and_as_saving_tells_it(
 
 @pytest.fixture
 def locked_folder() -> Iterator[Path]:
-    """Give a folder that may not be written, to somebody whom its mode holds: for the while, root is nobody."""
+    """Give a folder that may not be written, to somebody whom its mode holds."""
     with tempfile.TemporaryDirectory() as given:
         folder = Path(given)
         folder.chmod(0o555)
-        root = os.geteuid() == 0
-        if root:
-            os.seteuid(65534)
-        yield folder
-        if root:
-            os.seteuid(0)
+        with without_root():
+            yield folder
         folder.chmod(0o700)
 
 

@@ -2,7 +2,8 @@
 
 import os
 import pickle
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from dryapi_async import (
 )
 from dryapi_async.simulator import Fault, Simulator
 
-from ..conftest import FOX, JPEG, PNG, edit, files_in, make_client, make_sim, seen
+from ..conftest import FOX, JPEG, PNG, edit, files_in, make_client, make_sim, seen, without_root
 
 pytestmark = pytest.mark.anyio
 
@@ -107,12 +108,20 @@ async def test_a_file_that_cant_be_sent_is_named_before_anything_is_sent(
     assert vars(pickle.loads(pickle.dumps(caught.value))) == vars(caught.value)  # noqa: S301  our own
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the root user may read everything")
-async def test_a_file_without_permission_is_named(sim: Simulator, client: Client, tmp_path: Path) -> None:
-    path = write(tmp_path, "secret.png", PNG)
-    path.chmod(0)
-    with pytest.raises(SourceError, match=r"secret\.png can't be read: Permission denied"):
-        await edit(client, image=path)
+@pytest.fixture
+def secret() -> Iterator[Path]:
+    """Give a picture that nobody may read, in a folder that anybody may look into, as pytest's own aren't."""
+    with tempfile.TemporaryDirectory() as given:
+        folder = Path(given)
+        folder.chmod(0o755)
+        path = write(folder, "secret.png", PNG)
+        path.chmod(0)
+        yield path
+
+
+async def test_a_file_without_permission_is_named(sim: Simulator, client: Client, secret: Path) -> None:
+    with without_root(), pytest.raises(SourceError, match=r"secret\.png can't be read: Permission denied"):
+        await edit(client, image=secret)
     assert not sim.requests
 
 
